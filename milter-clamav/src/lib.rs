@@ -1,0 +1,1 @@
+//! Scans mail through clamd while it arrives.

@@ -1,0 +1,3 @@
+//! Scans mail through clamd while it arrives.
+
+fn main() {}

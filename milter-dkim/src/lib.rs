@@ -1,0 +1,1 @@
+//! Signs and verifies mail (DKIM), and the sender-authentication library of the workspace.

@@ -1,0 +1,1 @@
+//! Runs filters as children and proxies the milter protocol through them.

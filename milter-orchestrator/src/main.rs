@@ -1,0 +1,3 @@
+//! Runs filters as children and proxies the milter protocol through them.
+
+fn main() {}

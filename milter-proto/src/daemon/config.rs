@@ -1,0 +1,38 @@
+//! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known name.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A mistake that the types cannot see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Dotted path of the key (`signing.keys.0.file`), from which the line is found; empty for the whole file.
+    pub path: String,
+    /// What is wrong: lower-case, no full stop.
+    pub message: String,
+    /// What to write or do instead; may be empty.
+    pub help: String,
+}
+
+impl ConfigError {
+    /// A mistake at `path`.
+    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+            help: String::new(),
+        }
+    }
+
+    /// Adds what to write or do instead.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+}
+
+/// The sections that every program has. It is flattened by hand: each settings struct holds these fields itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Common {}

@@ -1,0 +1,13 @@
+//! The milter protocol, both sides, and what every daemon needs to run.
+
+pub mod edit;
+pub mod filter;
+pub mod message;
+pub mod session;
+pub mod verdict;
+pub mod wire;
+
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "net")]
+pub mod net;

@@ -1,0 +1,1 @@
+//! The protocol on tokio: server and client.

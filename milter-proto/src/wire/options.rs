@@ -1,0 +1,113 @@
+//! Option negotiation (`SMFIC_OPTNEG`): version, actions, protocol steps, and the macro names asked for.
+
+use bitflags::bitflags;
+use bytes::Bytes;
+
+bitflags! {
+    /// What a filter may do to a message (`SMFIF_*`).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Actions: u32 {
+        /// Add and insert header fields (`SMFIF_ADDHDRS`).
+        const ADD_HEADERS = 0x001;
+        /// Replace the body (`SMFIF_CHGBODY`).
+        const CHANGE_BODY = 0x002;
+        /// Add recipients (`SMFIF_ADDRCPT`).
+        const ADD_RECIPIENT = 0x004;
+        /// Delete recipients (`SMFIF_DELRCPT`).
+        const DELETE_RECIPIENT = 0x008;
+        /// Change and delete header fields (`SMFIF_CHGHDRS`).
+        const CHANGE_HEADERS = 0x010;
+        /// Quarantine the message (`SMFIF_QUARANTINE`).
+        const QUARANTINE = 0x020;
+        /// Change the envelope sender (`SMFIF_CHGFROM`).
+        const CHANGE_SENDER = 0x040;
+        /// Add recipients with ESMTP parameters (`SMFIF_ADDRCPT_PAR`).
+        const ADD_RECIPIENT_ARGS = 0x080;
+        /// Name the macros it wants (`SMFIF_SETSYMLIST`).
+        const SET_MACRO_LIST = 0x100;
+    }
+
+    /// What the MTA need not send, what the filter does not answer, and what both understand (`SMFIP_*`).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Steps: u32 {
+        /// No CONNECT (`SMFIP_NOCONNECT`).
+        const NO_CONNECT = 0x00_0001;
+        /// No HELO (`SMFIP_NOHELO`).
+        const NO_HELO = 0x00_0002;
+        /// No MAIL (`SMFIP_NOMAIL`).
+        const NO_MAIL = 0x00_0004;
+        /// No RCPT (`SMFIP_NORCPT`).
+        const NO_RCPT = 0x00_0008;
+        /// No body chunks (`SMFIP_NOBODY`).
+        const NO_BODY = 0x00_0010;
+        /// No header fields (`SMFIP_NOHDRS`).
+        const NO_HEADERS = 0x00_0020;
+        /// No end of headers (`SMFIP_NOEOH`).
+        const NO_EOH = 0x00_0040;
+        /// No reply to header fields (`SMFIP_NR_HDR`).
+        const NR_HEADER = 0x00_0080;
+        /// No unknown commands (`SMFIP_NOUNKNOWN`, from version 3).
+        const NO_UNKNOWN = 0x00_0100;
+        /// No DATA (`SMFIP_NODATA`, from version 4).
+        const NO_DATA = 0x00_0200;
+        /// Skip is understood (`SMFIP_SKIP`).
+        const SKIP = 0x00_0400;
+        /// Rejected recipients are sent too (`SMFIP_RCPT_REJ`).
+        const RCPT_REJECTED = 0x00_0800;
+        /// No reply to CONNECT (`SMFIP_NR_CONN`).
+        const NR_CONNECT = 0x00_1000;
+        /// No reply to HELO (`SMFIP_NR_HELO`).
+        const NR_HELO = 0x00_2000;
+        /// No reply to MAIL (`SMFIP_NR_MAIL`).
+        const NR_MAIL = 0x00_4000;
+        /// No reply to RCPT (`SMFIP_NR_RCPT`).
+        const NR_RCPT = 0x00_8000;
+        /// No reply to DATA (`SMFIP_NR_DATA`).
+        const NR_DATA = 0x01_0000;
+        /// No reply to unknown commands (`SMFIP_NR_UNKN`).
+        const NR_UNKNOWN = 0x02_0000;
+        /// No reply to the end of headers (`SMFIP_NR_EOH`).
+        const NR_EOH = 0x04_0000;
+        /// No reply to body chunks (`SMFIP_NR_BODY`).
+        const NR_BODY = 0x08_0000;
+        /// Header values keep their leading white space (`SMFIP_HDR_LEADSPC`).
+        const LEADING_SPACE = 0x10_0000;
+        /// Frames up to 256 KiB (`SMFIP_MDS_256K`): known, never negotiated.
+        const MDS_256K = 0x1000_0000;
+        /// Frames up to 1 MiB (`SMFIP_MDS_1M`): known, never negotiated.
+        const MDS_1M = 0x2000_0000;
+    }
+}
+
+/// The stages for which a filter can name macros; the number is the one on the wire (`SMFIM_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MacroStage {
+    /// `SMFIM_CONNECT`
+    Connect = 0,
+    /// `SMFIM_HELO`
+    Helo = 1,
+    /// `SMFIM_ENVFROM`
+    Mail = 2,
+    /// `SMFIM_ENVRCPT`
+    Rcpt = 3,
+    /// `SMFIM_DATA`
+    Data = 4,
+    /// `SMFIM_EOM`
+    EndOfMessage = 5,
+    /// `SMFIM_EOH`
+    EndOfHeaders = 6,
+}
+
+/// An OPTNEG frame in either direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Protocol version, 2 to 6.
+    pub version: u32,
+    /// Actions allowed (from the MTA) or wanted (from the filter). Unknown bits are kept.
+    pub actions: Actions,
+    /// Steps. Unknown bits are kept.
+    pub steps: Steps,
+    /// Macro names for each stage, separated by spaces; in a filter's answer only.
+    pub macros: Vec<(MacroStage, Bytes)>,
+}

@@ -1,0 +1,1 @@
+//! Scores mail by a table of checks and acts by thresholds.

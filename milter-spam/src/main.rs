@@ -1,0 +1,3 @@
+//! Scores mail by a table of checks and acts by thresholds.
+
+fn main() {}
