@@ -1,0 +1,200 @@
+//! Members of chains: a filter as the proxy sees it, whoever started it.
+//!
+//! Configuration makes the values, the supervisor writes their [`Health`], the proxy reads it and counts what it did. Nothing here
+//! connects, waits or decides; failure shows only as counters and a last error.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+/// Where a filter listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A socket in the file system.
+    Unix(std::path::PathBuf),
+    /// TCP, host name or address, and port.
+    Inet(String, u16),
+}
+
+/// A filter in a chain. Shared by all chains that name it.
+#[derive(Debug)]
+pub struct Member {
+    /// Name of its `[milter.NAME]` section.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// What its failure means for the message.
+    pub on_failure: OnFailure,
+    /// How long the proxy waits for it.
+    pub timeouts: Timeouts,
+    /// Sees everything, changes and decides nothing.
+    pub shadow: bool,
+    /// What is known about its state, and counters.
+    pub health: Health,
+}
+
+/// What a filter's failure means for the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Go on without this filter.
+    Accept,
+    /// Refuse for now (4xx): the client tries again.
+    #[default]
+    TempFail,
+    /// Refuse for good (5xx).
+    Reject,
+    /// Take the message, hold it in the MTA's quarantine.
+    Quarantine,
+}
+
+/// How long the proxy waits for a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection and for the answer to the negotiation, each.
+    pub connect: Duration,
+    /// For the answer to any command before the end of the message.
+    pub command: Duration,
+    /// For the answer to the end of the message; a sign of progress starts it anew.
+    pub end_of_message: Duration,
+}
+
+impl Default for Timeouts {
+    /// Below what MTAs give: Sendmail 10 s for a reply, Postfix 30 s for commands and 300 s for content.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            command: Duration::from_secs(8),
+            end_of_message: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What is believed about a filter at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Readiness {
+    /// Not asked yet.
+    Unknown = 0,
+    /// It answers negotiations.
+    Ready = 1,
+    /// It does not answer; worth a try nevertheless, since connections queue while it restarts.
+    Down = 2,
+    /// It failed too often: not to be tried, its policy applies at once.
+    Open = 3,
+}
+
+/// A filter's state and counters, cheap to read from everywhere.
+#[derive(Debug, Default)]
+pub struct Health {
+    readiness: AtomicU8,
+    messages: AtomicU64,
+    fallbacks: AtomicU64,
+    last_error: Mutex<Option<LastError>>,
+    suspected: Notify,
+}
+
+/// The latest thing that went wrong.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// When.
+    pub at: SystemTime,
+    /// What, for the operator.
+    pub message: Arc<str>,
+}
+
+impl Health {
+    /// What is believed at the moment.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Relaxed) {
+            1 => Readiness::Ready,
+            2 => Readiness::Down,
+            3 => Readiness::Open,
+            _ => Readiness::Unknown,
+        }
+    }
+
+    /// Whether the proxy should try to connect at all.
+    #[must_use]
+    pub fn may_try(&self) -> bool {
+        self.readiness() != Readiness::Open
+    }
+
+    /// Sets what is believed: for the supervisor.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.store(readiness as u8, Ordering::Relaxed);
+    }
+
+    /// Counts a message on which the filter said its own word: for the proxy.
+    pub fn count_message(&self) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a message on which the failure policy had to speak for the filter, remembers why, and has the supervisor
+    /// look at it at once: for the proxy.
+    pub fn count_fallback(&self, why: &str) {
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+        self.note_error(why);
+        self.suspected.notify_one();
+    }
+
+    /// Remembers an error without counting a message.
+    pub fn note_error(&self, why: &str) {
+        let error = LastError {
+            at: SystemTime::now(),
+            message: why.into(),
+        };
+        *self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Messages on which the filter said its own word.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Messages on which the failure policy spoke for it.
+    #[must_use]
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    /// The latest error.
+    #[must_use]
+    pub fn last_error(&self) -> Option<LastError> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Waits until the proxy suspects the filter: for the supervisor.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+}
+
+/// The filters that a message goes through.
+#[derive(Debug)]
+pub struct Chain {
+    /// Name of the `[[route]]`.
+    pub name: String,
+    /// One after the other; the members of one segment run in parallel on the same bytes. None at all: mail passes untouched.
+    pub segments: Vec<Vec<Arc<Member>>>,
+}
+
+impl Chain {
+    /// All members, in configuration order.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.segments.iter().flatten()
+    }
+}
