@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use config::ConfigError;
+pub use config::{Common, ConfigError};
 
 /// A program of the workspace. `main` of each is `milter_proto::daemon::main::<ItsProgram>()`.
 pub trait Program: Sized + Send + Sync + 'static {
@@ -28,8 +28,8 @@ pub trait Program: Sized + Send + Sync + 'static {
     /// Sub-commands of its own, beside `run` (the default), `check` and `default-config`. `NoCommand` for none.
     type Command: clap::Subcommand;
 
-    /// The sections that every program has.
-    fn common(settings: &Self::Settings) -> &config::Common;
+    /// What the start-up needs of the settings: [`Common::filter`] or [`Common::process`].
+    fn common(settings: &Self::Settings) -> Common<'_>;
 
     /// Turns settings into the program: checks what the types cannot, reads keys and tables, opens no port.
     ///

@@ -1,7 +1,12 @@
 //! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known name.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod quantity;
+mod secret;
+mod sections;
+
+pub use quantity::{FileMode, NotA, Seconds, Size};
+pub use secret::Secret;
+pub use sections::{Common, Format, Level, Listener, Log, Process, Server};
 
 /// A mistake that the types cannot see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +36,3 @@ impl ConfigError {
         self
     }
 }
-
-/// The sections that every program has. It is flattened by hand: each settings struct holds these fields itself.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Common {}

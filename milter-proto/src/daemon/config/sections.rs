@@ -1,0 +1,189 @@
+//! The sections that the programs share: `[server]`, `[process]`, `[log]`.
+//!
+//! A filter has [`Server`]; a program that listens on several sockets (the orchestrator) has sections of its own for them and
+//! [`Process`]. Both are described to the start-up by one [`Common`], which is all that it sees of a program's settings.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FileMode, Seconds};
+
+/// Where a filter listens, as whom it runs, and its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where the MTA connects: `inet:port@host`, `inet6:port@host` or `unix:/path`. A socket that systemd or the orchestrator
+    /// hands over goes before it.
+    pub socket: String,
+    /// File mode of a `unix:` socket.
+    pub mode: FileMode,
+    /// Group of a `unix:` socket, the MTA's usually; without it the group of the process.
+    pub group: Option<String>,
+    /// User to become after the socket is bound, when started as root.
+    pub user: Option<String>,
+    /// Connections at the same time; further ones wait in the queue of the socket.
+    pub max_connections: u32,
+    /// How long the MTA may be silent between two commands before its connection is closed.
+    pub idle_timeout: Seconds,
+    /// How long one stage of a message may take before it is answered with a temporary failure.
+    pub stage_timeout: Seconds,
+    /// How long messages in hand may take to finish when the program is told to stop.
+    pub stop_timeout: Seconds,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            socket: "inet:10025@127.0.0.1".to_owned(),
+            mode: FileMode::from_bits(0o660),
+            group: None,
+            user: None,
+            max_connections: 512,
+            idle_timeout: Seconds::from_secs(2 * 3600),
+            stage_timeout: Seconds::from_secs(120),
+            stop_timeout: Seconds::from_secs(30),
+        }
+    }
+}
+
+impl Server {
+    /// The defaults with another socket, for the default settings of a program.
+    #[must_use]
+    pub fn on(socket: &str) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+/// As whom a program with several sockets runs, and how it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// User to become after the sockets are bound, when started as root.
+    pub user: Option<String>,
+    /// Group to become; without it the user's own.
+    pub group: Option<String>,
+    /// How long messages in hand may take to finish when the program is told to stop.
+    pub stop_timeout: Seconds,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            user: None,
+            group: None,
+            stop_timeout: Seconds::from_secs(30),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least important level that is still logged; `info` has one line for each message.
+    pub level: Level,
+    /// `text` for people, `json` for machines (one object a line), `auto` for text on a terminal and JSON elsewhere.
+    pub format: Format,
+}
+
+/// How important a line of the log is.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something needs an operator.
+    Error,
+    /// Something is not as it should be, and mail still flows.
+    Warn,
+    /// Start, stop, reload, and one line for each message.
+    #[default]
+    Info,
+    /// Decisions on the way.
+    Debug,
+    /// Everything, the protocol included.
+    Trace,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// What the start-up needs of a program's settings.
+#[derive(Debug, Clone)]
+pub struct Common<'a> {
+    /// Sockets to bind, before privileges are dropped.
+    pub listeners: Vec<Listener<'a>>,
+    /// User to become.
+    pub user: Option<&'a str>,
+    /// Group to become beside the user's own.
+    pub group: Option<&'a str>,
+    /// Time to finish the messages in hand.
+    pub stop_timeout: Seconds,
+    /// The `[server]` section with the limits of [`crate::daemon::Host::serve`]; `None` where the program serves by itself.
+    pub server: Option<&'a Server>,
+    /// What to log.
+    pub log: &'a Log,
+}
+
+/// A socket to bind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener<'a> {
+    /// How the program asks for it, and how it is matched to an inherited socket (`FileDescriptorName=` of systemd).
+    pub name: &'a str,
+    /// Dotted path of the section with the key `socket`, for messages.
+    pub section: String,
+    /// `inet:port@host` or `unix:/path`.
+    pub socket: &'a str,
+    /// File mode of a `unix:` socket.
+    pub mode: FileMode,
+    /// Group of a `unix:` socket.
+    pub group: Option<&'a str>,
+}
+
+impl<'a> Common<'a> {
+    /// Of a filter: one socket, named `milter`.
+    #[must_use]
+    pub fn filter(server: &'a Server, log: &'a Log) -> Self {
+        let listener = Listener {
+            name: "milter",
+            section: "server".to_owned(),
+            socket: &server.socket,
+            mode: server.mode,
+            group: server.group.as_deref(),
+        };
+        Self {
+            listeners: vec![listener],
+            user: server.user.as_deref(),
+            group: None,
+            stop_timeout: server.stop_timeout,
+            server: Some(server),
+            log,
+        }
+    }
+
+    /// Of a program with any number of sockets.
+    #[must_use]
+    pub fn process(listeners: Vec<Listener<'a>>, process: &'a Process, log: &'a Log) -> Self {
+        Self {
+            listeners,
+            user: process.user.as_deref(),
+            group: process.group.as_deref(),
+            stop_timeout: process.stop_timeout,
+            server: None,
+            log,
+        }
+    }
+}
