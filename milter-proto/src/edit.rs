@@ -1,10 +1,18 @@
 //! Changes to a message: asked for at the end of the message only.
+//!
+//! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] is the one place
+//! where they are made harmless; both sides of a session pass every edit through it, so that no line
+//! of a header can be smuggled in. What cannot be made harmless is [`InvalidEdit`].
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use crate::wire::options::Actions;
 
-/// One change, in the terms of the wire. Indexes and their differences between MTAs: see `session`.
+/// One change, in the terms of the wire. Where an index means different things to different MTAs, the
+/// wish is passed on as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Append a header field (`SMFIR_ADDHEADER`).
@@ -109,5 +117,234 @@ impl Edit {
             Self::ReplaceBody(_) => Actions::CHANGE_BODY,
             Self::Quarantine { .. } => Actions::QUARANTINE,
         }
+    }
+}
+
+/// Why an edit cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidEdit {
+    /// RFC 5322 section 2.2: a field name is printable ASCII without a colon, and not empty.
+    #[error("{:?} is no header field name", text(.0))]
+    HeaderName(Bytes),
+    /// An address with control characters, with more than one pair of brackets, or too long.
+    #[error("{:?} is no address that an envelope can hold", text(.0))]
+    Address(Bytes),
+    /// ESMTP parameters with anything but printable ASCII, or too long.
+    #[error("{:?} are no ESMTP parameters", text(.0))]
+    Arguments(Bytes),
+}
+
+/// A foreign text for a message.
+fn text(bytes: &Bytes) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.get(..80).unwrap_or(bytes))
+}
+
+impl Edit {
+    /// Bytes in an address, or in its parameters, at most.
+    pub const ADDRESS_MAX: usize = 1024;
+    /// Bytes in the reason of a quarantine at most; Postfix logs half of it.
+    pub const REASON_MAX: usize = 200;
+
+    /// The edit as every MTA takes it. In a header field's value CR LF becomes LF, a line feed that
+    /// is no fold gets a space after it (as MTAs themselves write it), other CRs become spaces,
+    /// and NULs and line feeds at the end go. Control characters in a reason become spaces.
+    ///
+    /// # Errors
+    /// When the field's name, the address or its parameters hold what they must not: they cannot be
+    /// changed without changing their meaning.
+    pub fn clean(self) -> Result<Self, InvalidEdit> {
+        Ok(match self {
+            Self::AddHeader { name, value } => Self::AddHeader {
+                name: clean_name(name)?,
+                value: clean_value(value),
+            },
+            Self::InsertHeader { index, name, value } => Self::InsertHeader {
+                index,
+                name: clean_name(name)?,
+                value: clean_value(value),
+            },
+            Self::ChangeHeader { index, name, value } => Self::ChangeHeader {
+                index,
+                name: clean_name(name)?,
+                value: clean_value(value),
+            },
+            Self::AddRecipient { address, args } => Self::AddRecipient {
+                address: check_address(address)?,
+                args: check_args(args)?,
+            },
+            Self::DeleteRecipient { address } => Self::DeleteRecipient {
+                address: check_address(address)?,
+            },
+            Self::ChangeSender { address, args } => Self::ChangeSender {
+                address: check_address(address)?,
+                args: check_args(args)?,
+            },
+            Self::ReplaceBody(piece) => Self::ReplaceBody(piece),
+            Self::Quarantine { reason } => Self::Quarantine {
+                reason: clean_reason(reason),
+            },
+        })
+    }
+}
+
+/// White space before the colon belongs to the old spelling of a name, not to the name.
+fn clean_name(name: Bytes) -> Result<Bytes, InvalidEdit> {
+    let end = name
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+        .map_or(0, |last| last + 1);
+    let bare = &name[..end];
+    if bare.is_empty()
+        || !bare
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && *byte != b':')
+    {
+        return Err(InvalidEdit::HeaderName(name));
+    }
+    Ok(name.slice(..end))
+}
+
+fn clean_value(value: Bytes) -> Bytes {
+    if !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        return value;
+    }
+    let end = value
+        .iter()
+        .rposition(|byte| !matches!(byte, b'\r' | b'\n' | 0))
+        .map_or(0, |last| last + 1);
+    let mut out = Vec::with_capacity(end + 8);
+    let mut rest = &value[..end];
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            0 => {}
+            b'\r' if after.first() == Some(&b'\n') => {}
+            b'\r' => out.push(b' '),
+            b'\n' if matches!(after.first(), Some(b' ' | b'\t')) => out.push(b'\n'),
+            b'\n' => out.extend_from_slice(b"\n "),
+            byte => out.push(*byte),
+        }
+    }
+    Bytes::from(out)
+}
+
+/// At most one pair of brackets, around everything; nothing that ends a line or a string.
+fn check_address(address: Bytes) -> Result<Bytes, InvalidEdit> {
+    let bare = address
+        .strip_prefix(b"<")
+        .and_then(|rest| rest.strip_suffix(b">"))
+        .unwrap_or(&address);
+    let legal = |byte: &u8| !byte.is_ascii_control() && !matches!(byte, b'<' | b'>');
+    if address.len() > Edit::ADDRESS_MAX || !bare.iter().all(legal) {
+        return Err(InvalidEdit::Address(address));
+    }
+    Ok(address)
+}
+
+fn check_args(args: Bytes) -> Result<Bytes, InvalidEdit> {
+    if args.len() > Edit::ADDRESS_MAX || args.iter().any(u8::is_ascii_control) {
+        return Err(InvalidEdit::Arguments(args));
+    }
+    Ok(args)
+}
+
+fn clean_reason(reason: Bytes) -> Bytes {
+    let reason = reason.slice(..reason.len().min(Edit::REASON_MAX));
+    if !reason.iter().any(u8::is_ascii_control) {
+        return reason;
+    }
+    let clean = |byte: &u8| if byte.is_ascii_control() { b' ' } else { *byte };
+    reason.iter().map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_cannot_smuggle_lines() {
+        let check = |value: &'static str, clean: &str| {
+            let edit = Edit::add("X", value).clean().unwrap();
+            assert_eq!(edit, Edit::add("X", clean.to_owned()), "{value:?}");
+            assert_eq!(edit.clone().clean().unwrap(), edit, "{value:?}");
+        };
+        check("plain", "plain");
+        check(" a\n\tb\n  c", " a\n\tb\n  c");
+        check("a\r\n b", "a\n b");
+        check("a\nEvil: x", "a\n Evil: x");
+        check("a\r\nEvil: x\r\n", "a\n Evil: x");
+        check("a\rb", "a b");
+        check("a\r\r\n b", "a \n b");
+        check("a\n\nb", "a\n \n b");
+        check("a\0b\0", "ab");
+        check("\r\n", "");
+        check("a\n", "a");
+    }
+
+    #[test]
+    fn names_are_names() {
+        for name in ["", "Bad Name", "X:", "X\n", "X\0", "\u{e9}"] {
+            let bytes = Bytes::from(name);
+            let expected = Err(InvalidEdit::HeaderName(bytes));
+            for edit in [
+                Edit::add(name, "v"),
+                Edit::insert(0, name, "v"),
+                Edit::change(1, name, "v"),
+            ] {
+                assert_eq!(edit.clean(), expected, "{name:?}");
+            }
+        }
+        assert_eq!(Edit::add("To ", "v").clean(), Ok(Edit::add("To", "v")));
+    }
+
+    #[test]
+    fn addresses_are_addresses() {
+        let check = |address: &str, good: bool| {
+            let address = Bytes::from(address.to_owned());
+            let edits = [
+                Edit::DeleteRecipient {
+                    address: address.clone(),
+                },
+                Edit::AddRecipient {
+                    address: address.clone(),
+                    args: Bytes::new(),
+                },
+                Edit::ChangeSender {
+                    address,
+                    args: Bytes::new(),
+                },
+            ];
+            for edit in edits {
+                assert_eq!(edit.clone().clean().is_ok(), good, "{edit:?}");
+            }
+        };
+        check("<a@b>", true);
+        check("a@b", true);
+        check("<>", true);
+        check("", true);
+        check("<\u{e9}@b>", true);
+        check("<<a@b>>", false);
+        check("<a@b> <c@d>", false);
+        check("<a@b>\r\nRCPT TO:<c@d>", false);
+        check("a\0b", false);
+        check(&"a".repeat(1025), false);
+    }
+
+    #[test]
+    fn arguments_and_reasons() {
+        let args = Bytes::from_static(b"NOTIFY=NEVER\n");
+        let edit = Edit::AddRecipient {
+            address: Bytes::from_static(b"<a@b>"),
+            args: args.clone(),
+        };
+        assert_eq!(edit.clean(), Err(InvalidEdit::Arguments(args)));
+        let reason = |text: &str| Edit::Quarantine {
+            reason: Bytes::from(text.to_owned()),
+        };
+        assert_eq!(reason("a\r\nb").clean(), Ok(reason("a  b")));
+        assert_eq!(
+            reason(&"x".repeat(300)).clean(),
+            Ok(reason(&"x".repeat(200)))
+        );
     }
 }

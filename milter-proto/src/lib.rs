@@ -4,6 +4,7 @@ pub mod edit;
 pub mod filter;
 pub mod message;
 pub mod session;
+mod smtp_reply;
 pub mod verdict;
 pub mod wire;
 

@@ -1,7 +1,11 @@
 //! Option negotiation (`SMFIC_OPTNEG`): version, actions, protocol steps, and the macro names asked for.
 
 use bitflags::bitflags;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::wire::error::{Malformed, WireError};
+use crate::wire::frame::put_frame;
+use crate::wire::strings::{Payload, check_strings};
 
 bitflags! {
     /// What a filter may do to a message (`SMFIF_*`).
@@ -99,6 +103,90 @@ pub enum MacroStage {
     EndOfHeaders = 6,
 }
 
+impl Steps {
+    /// Every stage that can be left out.
+    pub const NO_ALL: Self = Self::NO_CONNECT
+        .union(Self::NO_HELO)
+        .union(Self::NO_MAIL)
+        .union(Self::NO_RCPT)
+        .union(Self::NO_DATA)
+        .union(Self::NO_HEADERS)
+        .union(Self::NO_EOH)
+        .union(Self::NO_BODY)
+        .union(Self::NO_UNKNOWN);
+    /// Every stage that can go without a reply.
+    pub const NR_ALL: Self = Self::NR_CONNECT
+        .union(Self::NR_HELO)
+        .union(Self::NR_MAIL)
+        .union(Self::NR_RCPT)
+        .union(Self::NR_DATA)
+        .union(Self::NR_HEADER)
+        .union(Self::NR_EOH)
+        .union(Self::NR_BODY)
+        .union(Self::NR_UNKNOWN);
+    /// What can be negotiated: all but the frame sizes.
+    pub const NEGOTIABLE: Self = Self::NO_ALL
+        .union(Self::NR_ALL)
+        .union(Self::SKIP)
+        .union(Self::RCPT_REJECTED)
+        .union(Self::LEADING_SPACE);
+}
+
+impl MacroStage {
+    /// All stages, in the order in which a message passes them.
+    pub const ALL: [Self; 7] = [
+        Self::Connect,
+        Self::Helo,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::EndOfHeaders,
+        Self::EndOfMessage,
+    ];
+
+    /// The stage of a number on the wire (`SMFIM_*`).
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| *stage as u32 == number)
+    }
+
+    /// The stage whose macros are sent with this command byte; `None` for commands without a stage
+    /// of their own (`L`, `B`, `U`).
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.code() == code)
+    }
+
+    /// The command byte that macros of this stage carry.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Connect => b'C',
+            Self::Helo => b'H',
+            Self::Mail => b'M',
+            Self::Rcpt => b'R',
+            Self::Data => b'T',
+            Self::EndOfHeaders => b'N',
+            Self::EndOfMessage => b'E',
+        }
+    }
+
+    /// Position in the life of a connection: 0 for CONNECT to 6 for the end of the message. It
+    /// differs from the number on the wire, where the end of headers comes last.
+    #[must_use]
+    pub const fn order(self) -> u8 {
+        match self {
+            Self::Connect => 0,
+            Self::Helo => 1,
+            Self::Mail => 2,
+            Self::Rcpt => 3,
+            Self::Data => 4,
+            Self::EndOfHeaders => 5,
+            Self::EndOfMessage => 6,
+        }
+    }
+}
+
 /// An OPTNEG frame in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -110,4 +198,56 @@ pub struct Offer {
     pub steps: Steps,
     /// Macro names for each stage, separated by spaces; in a filter's answer only.
     pub macros: Vec<(MacroStage, Bytes)>,
+}
+
+impl Offer {
+    pub(crate) const CODE: u8 = b'O';
+
+    /// What an MTA that knows everything offers: this version, all actions, all steps but the
+    /// frame sizes. Postfix and Sendmail send just this.
+    #[must_use]
+    pub fn full() -> Self {
+        Self {
+            version: super::VERSION,
+            actions: Actions::all(),
+            steps: Steps::NEGOTIABLE,
+            macros: Vec::new(),
+        }
+    }
+
+    /// Reads the payload. A list for a stage that does not exist is left out, as Postfix does.
+    pub(crate) fn parse(payload: Bytes) -> Result<Self, Malformed> {
+        let mut payload = Payload::new(payload);
+        let version = payload.u32()?;
+        let actions = Actions::from_bits_retain(payload.u32()?);
+        let steps = Steps::from_bits_retain(payload.u32()?);
+        let mut macros = Vec::new();
+        while !payload.is_empty() {
+            let stage = MacroStage::from_number(payload.u32()?);
+            let names = payload.string()?;
+            macros.extend(stage.map(|stage| (stage, names)));
+        }
+        Ok(Self {
+            version,
+            actions,
+            steps,
+            macros,
+        })
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
+        check_strings(self.macros.iter().map(|(_, names)| &names[..]))
+            .map_err(|reason| reason.of(Self::CODE))?;
+        let mut payload = BytesMut::new();
+        payload.put_u32(self.version);
+        payload.put_u32(self.actions.bits());
+        payload.put_u32(self.steps.bits());
+        for (stage, names) in &self.macros {
+            payload.put_u32(*stage as u32);
+            payload.put_slice(names);
+            payload.put_u8(0);
+        }
+        put_frame(out, Self::CODE, &[&payload]);
+        Ok(())
+    }
 }
