@@ -2,3 +2,4 @@
 
 pub mod member;
 pub mod route;
+pub mod supervisor;

@@ -11,14 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// Where a filter listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A socket in the file system.
-    Unix(std::path::PathBuf),
-    /// TCP, host name or address, and port.
-    Inet(String, u16),
-}
+pub use milter_proto::net::Address;
 
 /// A filter in a chain. Shared by all chains that name it.
 #[derive(Debug)]

@@ -1,0 +1,199 @@
+//! Children and foreign milters: started, watched, started again, ended.
+//!
+//! Mechanism and policy are apart. [`child`] is the table of a child's life and [`backoff`] the rule of when to try again, both pure;
+//! [`spawn`], [`exec`] and [`guard`] know processes; [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the
+//! tasks that bring them together, one for each milter. A milter in trouble never stops the others, and nothing here ever gives up on
+//! one. What goes wrong is logged once, where it is decided, and stays visible as the milter's last error.
+
+pub mod backoff;
+pub mod capture;
+pub mod child;
+pub mod exec;
+pub mod foreign;
+pub mod guard;
+pub mod keeper;
+pub mod probe;
+pub mod spawn;
+pub mod vitals;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::member::Member;
+use keeper::{Keeper, Parts, Plan};
+use spawn::Launcher;
+use vitals::Vitals;
+
+/// Orders that may wait for a keeper at most.
+const ORDERS_MAX: usize = 8;
+
+/// How often milters are looked at, and how patiently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// From probe to probe.
+    pub probe_interval: Duration,
+    /// How long one probe may take.
+    pub probe_timeout: Duration,
+    /// From probe to probe while a child starts.
+    pub starting_interval: Duration,
+    /// A child without a sign of life for so long is killed.
+    pub hang_timeout: Duration,
+}
+
+/// What a keeper can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// End the process and start a fresh one.
+    Restart,
+    /// End it for good.
+    Stop,
+}
+
+/// A milter to look after.
+#[derive(Debug)]
+pub struct Charge {
+    /// The milter.
+    pub member: Arc<Member>,
+    /// Whether it is ours to run.
+    pub kind: Kind,
+}
+
+/// Whose a milter is.
+#[derive(Debug)]
+pub enum Kind {
+    /// Ours: started like this, with this socket, or none when it binds its own.
+    Spawned(Plan, Option<OwnedFd>),
+    /// Somebody else's.
+    Foreign,
+}
+
+/// All milters that are looked after.
+#[derive(Debug)]
+pub struct Supervisor {
+    launcher: Launcher,
+    pace: Pace,
+    kept: Vec<Kept>,
+    tasks: JoinSet<()>,
+    first_words: Vec<oneshot::Receiver<()>>,
+}
+
+/// One milter and the way to its keeper.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The milter.
+    pub member: Arc<Member>,
+    /// What its keeper shows.
+    pub vitals: Arc<Vitals>,
+    /// Whether it is ours to run.
+    pub spawned: bool,
+    orders: mpsc::Sender<Order>,
+}
+
+/// Why a milter cannot be restarted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestartError {
+    /// It belongs to somebody else.
+    #[error("milter {0:?} is not ours to restart: its configuration has a socket and no command")]
+    Foreign(String),
+    /// Its keeper does not listen, which happens only at the very end.
+    #[error("milter {0:?} is being stopped")]
+    Stopping(String),
+}
+
+impl Kept {
+    /// Has the child ended and started afresh.
+    ///
+    /// # Errors
+    /// When it is not ours, or we are about to end.
+    pub fn restart(&self) -> Result<(), RestartError> {
+        let name = || self.member.name.clone();
+        if !self.spawned {
+            return Err(RestartError::Foreign(name()));
+        }
+        self.orders
+            .try_send(Order::Restart)
+            .map_err(|_| RestartError::Stopping(name()))
+    }
+}
+
+impl Supervisor {
+    /// Nobody to look after yet.
+    #[must_use]
+    pub fn new(launcher: Launcher, pace: Pace) -> Self {
+        Self {
+            launcher,
+            pace,
+            kept: Vec::new(),
+            tasks: JoinSet::new(),
+            first_words: Vec::new(),
+        }
+    }
+
+    /// Looks after a milter from now on.
+    pub fn keep(&mut self, charge: Charge) {
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        let (first_word, spoken) = oneshot::channel();
+        let vitals = Arc::new(Vitals::default());
+        self.first_words.push(spoken);
+        self.kept.push(Kept {
+            member: Arc::clone(&charge.member),
+            vitals: Arc::clone(&vitals),
+            spawned: matches!(charge.kind, Kind::Spawned(..)),
+            orders,
+        });
+        let (member, pace) = (charge.member, self.pace);
+        match charge.kind {
+            Kind::Foreign => {
+                let task = foreign::watch(member, pace, vitals, first_word, receiver);
+                self.tasks.spawn(task);
+            }
+            Kind::Spawned(plan, listener) => {
+                let parts = Parts {
+                    member,
+                    plan,
+                    pace,
+                    launcher: self.launcher.clone(),
+                    listener,
+                    vitals,
+                    first_word,
+                };
+                self.tasks.spawn(Keeper::run(parts, receiver));
+            }
+        }
+    }
+
+    /// Those that are looked after, in the order in which they came.
+    #[must_use]
+    pub fn kept(&self) -> &[Kept] {
+        &self.kept
+    }
+
+    /// Waits until each milter has had its chance: it is ready, or has failed once.
+    pub async fn settled(&mut self) {
+        for spoken in self.first_words.drain(..) {
+            // A keeper that has ended without a word has nothing to wait for either.
+            let _ = spoken.await;
+        }
+    }
+
+    /// Replaces the guard if somebody killed it.
+    pub fn check_guard(&self) {
+        if let Err(error) = self.launcher.guard().check() {
+            tracing::error!(%error, "the guard process cannot be replaced; children may outlive us");
+        }
+    }
+
+    /// Ends all children, waits for that, and lets the guard go. Each child has its own time to end, then is killed.
+    pub async fn stop(mut self) {
+        for kept in &self.kept {
+            // A keeper that cannot take an order is at its end.
+            let _ = kept.orders.send(Order::Stop).await;
+        }
+        while self.tasks.join_next().await.is_some() {}
+        self.launcher.guard().finish();
+    }
+}
