@@ -1,1 +1,3 @@
 //! Signs and verifies mail (DKIM), and the sender-authentication library of the workspace.
+
+pub mod auth;

@@ -1,0 +1,7 @@
+//! DKIM (RFC 6376, with RFC 8301 and RFC 8463): signing and verifying, without sockets, files or
+//! clocks.
+
+pub mod body_hash;
+pub mod canonical;
+pub mod key;
+pub mod signature;
