@@ -1,3 +1,44 @@
-//! The project’s own commands.
+//! The project's own commands: dispatch alone, one file a command.
 
-fn main() {}
+mod child;
+mod finding;
+mod interrupt;
+mod layers;
+mod postfix;
+mod setup;
+mod smtp;
+mod source;
+mod terminal;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, about)]
+enum Command {
+    /// Check which crate depends on which, what pure rooms name, and every licence
+    Layers,
+    /// Install the Debian packages that the other commands need
+    Setup {
+        /// Install nothing; say what is missing
+        #[arg(long)]
+        no_install: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Layers => layers::run(),
+        Command::Setup { no_install } => setup::run(!no_install),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
