@@ -1,7 +1,8 @@
-//! What all four programs need alike, in one place: arguments, configuration, logging, listening, privileges, signals, readiness.
+//! What all four programs need alike, in one place: arguments, configuration, logging, listening,
+//! privileges, signals, readiness.
 //!
-//! Start-up order, known here alone: arguments → configuration (read, checked, nothing opened) → logging → sockets → privileges
-//! dropped → runtime → ready → serve → stop.
+//! Start-up order, known here alone: arguments → configuration (read, checked, nothing opened) →
+//! logging → sockets → privileges dropped → runtime → ready → serve → stop.
 
 pub mod config;
 
@@ -22,16 +23,18 @@ pub trait Program: Sized + Send + Sync + 'static {
     const ABOUT: &'static str;
     /// Where the configuration is looked for without `--config`.
     const CONFIG: &'static str;
-    /// The configuration file as written: `deny_unknown_fields`, `default`, and a doc comment on every field, from which the commented
-    /// default file and the man page are generated.
+    /// The configuration file as written: `deny_unknown_fields`, `default`, and a doc comment on
+    /// every field, from which the commented default file and the man page are generated.
     type Settings: DeserializeOwned + Serialize + JsonSchema + Default + Send + Sync;
-    /// Sub-commands of its own, beside `run` (the default), `check` and `default-config`. `NoCommand` for none.
+    /// Sub-commands of its own, beside `run` (the default), `check` and `default-config`.
+    /// `NoCommand` for none.
     type Command: clap::Subcommand;
 
     /// What the start-up needs of the settings: [`Common::filter`] or [`Common::process`].
-    fn common(settings: &Self::Settings) -> Common<'_>;
+    fn common(settings: &Self::Settings) -> Common;
 
-    /// Turns settings into the program: checks what the types cannot, reads keys and tables, opens no port.
+    /// Turns settings into the program: checks what the types cannot, reads keys and tables, opens
+    /// no port.
     ///
     /// # Errors
     /// The first mistake, with the dotted path of the key so that file and line can be named.
@@ -57,7 +60,8 @@ pub struct CommandContext<'a, P: Program> {
 }
 
 impl<P: Program> CommandContext<'_, P> {
-    /// The settings of the configuration file; the defaults when the file does not exist and `--config` was not given.
+    /// The settings of the configuration file; the defaults when the file does not exist and
+    /// `--config` was not given.
     ///
     /// # Errors
     /// When the file cannot be read or holds a mistake; already worded for the operator.
@@ -71,7 +75,8 @@ pub struct Host<P: Program> {
     program: std::marker::PhantomData<P>,
 }
 
-/// Why a program or sub-command ended: an exit code of sysexits(3) and a message that tells the operator what to do.
+/// Why a program or sub-command ended: an exit code of sysexits(3) and a message that tells the
+/// operator what to do.
 #[derive(Debug)]
 pub struct Failure {
     /// `EX_CONFIG` (78), `EX_NOINPUT` (66), `EX_UNAVAILABLE` (69), `EX_USAGE` (64) …

@@ -1,4 +1,5 @@
-//! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known name.
+//! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known
+//! name.
 
 mod quantity;
 mod secret;
@@ -11,7 +12,8 @@ pub use sections::{Common, Format, Level, Listener, Log, Process, Server};
 /// A mistake that the types cannot see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Dotted path of the key (`signing.keys.0.file`), from which the line is found; empty for the whole file.
+    /// Dotted path of the key (`signing.keys.0.file`), from which the line is found; empty for the
+    /// whole file.
     pub path: String,
     /// What is wrong: lower-case, no full stop.
     pub message: String,

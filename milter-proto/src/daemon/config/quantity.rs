@@ -1,8 +1,9 @@
 //! Quantities as an operator writes them: `"5s"`, `"10MB"`, `"0660"`.
 //!
-//! Each is a type of its own with a unit in its text, so that a bare number is refused: nobody has to guess whether `5` meant
-//! seconds or milliseconds. Values are bounded here, which keeps arithmetic on clocks and buffers elsewhere from overflowing.
-//! A mistake is a [`NotA`] that says what was expected, with an example.
+//! Each is a type of its own with a unit in its text, so that a bare number is refused: nobody has
+//! to guess whether `5` meant seconds or milliseconds. Values are bounded here, which keeps
+//! arithmetic on clocks and buffers elsewhere from overflowing. A mistake is a [`NotA`] that says
+//! what was expected, with an example.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +20,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seconds(Duration);
 
-/// A number of bytes: `"512B"`, `"64KB"`, `"10MB"`, `"1GB"`, in steps of 1024. At most one pebibyte.
+/// A number of bytes: `"512B"`, `"64KB"`, `"10MB"`, `"1GB"`, in steps of 1024. At most one
+/// pebibyte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Size(u64);
 
@@ -125,7 +127,8 @@ impl Size {
         self.0
     }
 
-    /// In bytes, as a length of something in memory; the largest such length where it would not fit.
+    /// In bytes, as a length of something in memory; the largest such length where it would not
+    /// fit.
     #[must_use]
     pub fn as_len(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -211,7 +214,8 @@ fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// Writes `value` in the largest unit that leaves no remainder; nothing at all is `0` of `zero_unit`.
+/// Writes `value` in the largest unit that leaves no remainder; nothing at all is `0` of
+/// `zero_unit`.
 fn write_with_unit(
     f: &mut fmt::Formatter<'_>,
     value: u64,

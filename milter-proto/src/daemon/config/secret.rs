@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// A password or token in the configuration file.
 ///
-/// `check --print` and `Debug` show `***`. It is serialized as it is, since the effective configuration is made from serialized
-/// defaults; its schema carries `writeOnly`, by which the printing knows it.
+/// `check --print` and `Debug` show `***`. It is serialized as it is, since the effective
+/// configuration is made from serialized defaults; its schema carries `writeOnly`, by which the
+/// printing knows it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

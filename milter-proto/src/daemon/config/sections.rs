@@ -1,20 +1,22 @@
 //! The sections that the programs share: `[server]`, `[process]`, `[log]`.
 //!
-//! A filter has [`Server`]; a program that listens on several sockets (the orchestrator) has sections of its own for them and
-//! [`Process`]. Both are described to the start-up by one [`Common`], which is all that it sees of a program's settings.
+//! A filter has [`Server`]; a program that listens on several sockets (the orchestrator) has
+//! sections of its own for them and [`Process`]. Both are described to the start-up by one
+//! [`Common`], which is all that it sees of a program's settings.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FileMode, Seconds};
+use crate::net::Address;
 
 /// Where a filter listens, as whom it runs, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where the MTA connects: `inet:port@host`, `inet6:port@host` or `unix:/path`. A socket that systemd or the orchestrator
-    /// hands over goes before it.
-    pub socket: String,
+    /// Where the MTA connects: `inet:port@host`, `inet6:port@host` or `unix:/path`. A socket that
+    /// systemd or the orchestrator hands over goes before it.
+    pub socket: Address,
     /// File mode of a `unix:` socket.
     pub mode: FileMode,
     /// Group of a `unix:` socket, the MTA's usually; without it the group of the process.
@@ -34,7 +36,10 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            socket: "inet:10025@127.0.0.1".to_owned(),
+            socket: Address::Inet {
+                host: "127.0.0.1".to_owned(),
+                port: 10025,
+            },
             mode: FileMode::from_bits(0o660),
             group: None,
             user: None,
@@ -47,11 +52,15 @@ impl Default for Server {
 }
 
 impl Server {
-    /// The defaults with another socket, for the default settings of a program.
+    /// The defaults with another port of the loopback interface, for the default settings of a
+    /// program.
     #[must_use]
-    pub fn on(socket: &str) -> Self {
+    pub fn on_port(port: u16) -> Self {
         Self {
-            socket: socket.to_owned(),
+            socket: Address::Inet {
+                host: "127.0.0.1".to_owned(),
+                port,
+            },
             ..Self::default()
         }
     }
@@ -85,7 +94,8 @@ impl Default for Process {
 pub struct Log {
     /// The least important level that is still logged; `info` has one line for each message.
     pub level: Level,
-    /// `text` for people, `json` for machines (one object a line), `auto` for text on a terminal and JSON elsewhere.
+    /// `text` for people, `json` for machines (one object a line), `auto` for text on a terminal
+    /// and JSON elsewhere.
     pub format: Format,
 }
 
@@ -123,67 +133,69 @@ pub enum Format {
 
 /// What the start-up needs of a program's settings.
 #[derive(Debug, Clone)]
-pub struct Common<'a> {
+pub struct Common {
     /// Sockets to bind, before privileges are dropped.
-    pub listeners: Vec<Listener<'a>>,
+    pub listeners: Vec<Listener>,
     /// User to become.
-    pub user: Option<&'a str>,
+    pub user: Option<String>,
     /// Group to become beside the user's own.
-    pub group: Option<&'a str>,
+    pub group: Option<String>,
     /// Time to finish the messages in hand.
     pub stop_timeout: Seconds,
-    /// The `[server]` section with the limits of [`crate::daemon::Host::serve`]; `None` where the program serves by itself.
-    pub server: Option<&'a Server>,
+    /// The `[server]` section with the limits of [`crate::daemon::Host::serve`]; `None` where the
+    /// program serves by itself.
+    pub server: Option<Server>,
     /// What to log.
-    pub log: &'a Log,
+    pub log: Log,
 }
 
 /// A socket to bind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener<'a> {
-    /// How the program asks for it, and how it is matched to an inherited socket (`FileDescriptorName=` of systemd).
-    pub name: &'a str,
+pub struct Listener {
+    /// How the program asks for it, and how it is matched to an inherited socket
+    /// (`FileDescriptorName=` of systemd).
+    pub name: String,
     /// Dotted path of the section with the key `socket`, for messages.
     pub section: String,
-    /// `inet:port@host` or `unix:/path`.
-    pub socket: &'a str,
+    /// Where.
+    pub socket: Address,
     /// File mode of a `unix:` socket.
     pub mode: FileMode,
     /// Group of a `unix:` socket.
-    pub group: Option<&'a str>,
+    pub group: Option<String>,
 }
 
-impl<'a> Common<'a> {
+impl Common {
     /// Of a filter: one socket, named `milter`.
     #[must_use]
-    pub fn filter(server: &'a Server, log: &'a Log) -> Self {
+    pub fn filter(server: &Server, log: &Log) -> Self {
         let listener = Listener {
-            name: "milter",
+            name: "milter".to_owned(),
             section: "server".to_owned(),
-            socket: &server.socket,
+            socket: server.socket.clone(),
             mode: server.mode,
-            group: server.group.as_deref(),
+            group: server.group.clone(),
         };
         Self {
             listeners: vec![listener],
-            user: server.user.as_deref(),
+            user: server.user.clone(),
             group: None,
             stop_timeout: server.stop_timeout,
-            server: Some(server),
-            log,
+            server: Some(server.clone()),
+            log: log.clone(),
         }
     }
 
     /// Of a program with any number of sockets.
     #[must_use]
-    pub fn process(listeners: Vec<Listener<'a>>, process: &'a Process, log: &'a Log) -> Self {
+    pub fn process(listeners: Vec<Listener>, process: &Process, log: &Log) -> Self {
         Self {
             listeners,
-            user: process.user.as_deref(),
-            group: process.group.as_deref(),
+            user: process.user.clone(),
+            group: process.group.clone(),
             stop_timeout: process.stop_timeout,
             server: None,
-            log,
+            log: log.clone(),
         }
     }
 }

@@ -1,0 +1,170 @@
+//! Reads a configuration file into settings.
+//!
+//! A file is read whole (up to [`FILE_MAX`]), as one owner of its text, so that a later mistake can
+//! still name its line. Nothing else is opened here. Failures are [`Failure`]s with the exit code
+//! that fits: no file, no permission, a mistake in it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Table;
+use toml::de::{DeTable, Deserializer};
+
+use super::mistake::Mistake;
+use super::outline::Outline;
+use super::{ConfigError, overlay};
+use crate::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_NOPERM};
+use crate::daemon::{Failure, Program};
+
+/// Bytes of a configuration file at most.
+pub(crate) const FILE_MAX: u64 = 4 << 20;
+
+/// A configuration file as it was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    path: PathBuf,
+    text: String,
+    /// Permission bits of the file.
+    mode: u32,
+}
+
+impl Source {
+    /// Reads the file.
+    pub(crate) fn read<P: Program>(path: &Path) -> Result<Self, Failure> {
+        let opened = File::open(path).and_then(|file| {
+            let meta = file.metadata()?;
+            let mut bytes = Vec::new();
+            file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+            Ok((meta.permissions().mode(), bytes))
+        });
+        let (mode, bytes) = opened.map_err(|error| unreadable::<P>(path, &error))?;
+        if bytes.len() as u64 > FILE_MAX {
+            let message = format!("{}: larger than {FILE_MAX} bytes, not a configuration", path.display());
+            return Err(Failure::new(EX_CONFIG, message));
+        }
+        let path = path.to_owned();
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self { path, text, mode }),
+            Err(error) => Err(not_utf8(path, mode, &error)),
+        }
+    }
+
+    /// No file: the defaults alone.
+    pub(crate) fn absent(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: String::new(),
+            mode: 0o644,
+        }
+    }
+
+    /// The settings that are written, over the defaults of the program.
+    pub(crate) fn settings<P: Program>(&self) -> Result<P::Settings, Failure> {
+        let outline = Outline::of::<P::Settings>();
+        self.typed::<P>(&outline)
+            .and_then(|()| self.merged::<P>(&outline))
+            .map_err(|mistake| self.failure(&mistake))
+    }
+
+    /// The settings and the program made from them; nothing is opened but what [`Program::prepare`]
+    /// reads.
+    pub(crate) fn prepare<P: Program>(&self, settings: P::Settings) -> Result<P, Failure> {
+        P::prepare(settings).map_err(|error| self.refusal(&error))
+    }
+
+    /// A [`ConfigError`] with its line.
+    pub(crate) fn refusal(&self, error: &ConfigError) -> Failure {
+        let mistake = match DeTable::parse(&self.text) {
+            Ok(document) => Mistake::of_meaning(error, document.get_ref()),
+            Err(syntax) => Mistake::of_syntax(&syntax),
+        };
+        self.failure(&mistake)
+    }
+
+    /// The text of the file.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Where it stands.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is wrong with the file without being a mistake in it; for the log and for `check`.
+    pub(crate) fn warnings(&self) -> Option<String> {
+        (self.mode & 0o002 != 0).then(|| {
+            format!(
+                "{0} can be written by every user of this machine (mode {1:04o}): chmod o-w {0}",
+                self.path.display(),
+                self.mode & 0o7777
+            )
+        })
+    }
+
+    /// Reads the text with the settings' own types, for errors that know their place.
+    fn typed<P: Program>(&self, outline: &Outline) -> Result<(), Mistake> {
+        let document = DeTable::parse(&self.text).map_err(|error| Mistake::of_syntax(&error))?;
+        P::Settings::deserialize(Deserializer::from(document.clone()))
+            .map(drop)
+            .map_err(|error| Mistake::of_types(&error, document.get_ref(), outline))
+    }
+
+    /// The settings, each key that is not written having the program's default.
+    fn merged<P: Program>(&self, outline: &Outline) -> Result<P::Settings, Mistake> {
+        let effective = self.effective::<P>(outline)?;
+        P::Settings::deserialize(effective)
+            .map_err(|error| Mistake::new(error.message(), None))
+    }
+
+    /// The file over the defaults, as a table.
+    pub(crate) fn effective<P: Program>(&self, outline: &Outline) -> Result<Table, Mistake> {
+        let written: Table =
+            toml::from_str(&self.text).map_err(|error| Mistake::of_syntax(&error))?;
+        let defaults = Table::try_from(P::Settings::default())
+            .map_err(|error| Mistake::new(format!("the defaults are not TOML: {error}"), None))?;
+        Ok(overlay::lay(defaults, written, outline.root()))
+    }
+
+    pub(crate) fn failure(&self, mistake: &Mistake) -> Failure {
+        let rendered = mistake.render(&self.path.display().to_string(), &self.text);
+        Failure::new(EX_CONFIG, rendered)
+    }
+}
+
+/// Why the file could not be read, and what to do.
+fn unreadable<P: Program>(path: &Path, error: &io::Error) -> Failure {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(
+            EX_NOINPUT,
+            format!(
+                "no configuration file {shown}: write one with `{} default-config > {shown}`, or name another with --config",
+                P::NAME
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            EX_NOPERM,
+            format!(
+                "{shown}: user {} may not read it; change its owner or mode (chown, chmod), or start as another user",
+                crate::daemon::privileges::current_user()
+            ),
+        ),
+        io::ErrorKind::IsADirectory => {
+            Failure::new(EX_NOINPUT, format!("{shown} is a directory; name the file in it with --config"))
+        }
+        _ => Failure::new(EX_IOERR, format!("{shown}: {error}")),
+    }
+}
+
+/// The place of the first byte that is no UTF-8, in the text up to it.
+fn not_utf8(path: PathBuf, mode: u32, error: &std::string::FromUtf8Error) -> Failure {
+    let valid = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+    let source = Source { path, text, mode };
+    let mistake = Mistake::new("not UTF-8 text", Some(valid..valid + 1));
+    source.failure(&mistake)
+}
