@@ -39,7 +39,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            server: Server::on("inet:10028@127.0.0.1"),
+            server: Server::on_port(10028),
             log: Log::default(),
             clamd: Clamd::default(),
             scan: Scan::default(),
