@@ -64,17 +64,19 @@ pub(crate) fn all(listeners: &[Listener]) -> Result<Vec<Bound>, Failure> {
     let bound = listeners
         .iter()
         .enumerate()
-        .map(|(index, listener)| match inherited.take(index, listener, listeners)? {
-            Some(bound) => Ok(bound),
-            None => self::bound(listener),
-        })
+        .map(
+            |(index, listener)| match inherited.take(index, listener, listeners)? {
+                Some(bound) => Ok(bound),
+                None => bind_one(listener),
+            },
+        )
         .collect::<Result<Vec<_>, Failure>>()?;
     inherited.warn_of_rest();
     Ok(bound)
 }
 
 /// Binds one socket.
-pub(crate) fn bound(listener: &Listener) -> Result<Bound, Failure> {
+fn bind_one(listener: &Listener) -> Result<Bound, Failure> {
     let address = listener.socket.to_string();
     let (socket, address, file) = match &listener.socket {
         Address::Inet { host, port } => {
@@ -122,9 +124,7 @@ impl Inherited {
         all: &[Listener],
     ) -> Result<Option<Bound>, Failure> {
         let named = self.names.iter().position(|name| *name == listener.name);
-        let any_named = all
-            .iter()
-            .any(|other| self.names.iter().any(|name| *name == other.name));
+        let any_named = all.iter().any(|other| self.names.contains(&other.name));
         let slot = match (named, any_named) {
             (Some(slot), _) => slot,
             (None, true) => return Ok(None),
@@ -209,9 +209,9 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn bind_inet(host: &str, port: u16, shown: &str) -> Result<TcpListener, Failure> {
-    let addresses = (host, port).to_socket_addrs().map_err(|error| {
-        Failure::new(EX_UNAVAILABLE, format!("{shown}: host {host}: {error}"))
-    })?;
+    let addresses = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| Failure::new(EX_UNAVAILABLE, format!("{shown}: host {host}: {error}")))?;
     let mut last = Errno::EADDRNOTAVAIL;
     for address in addresses {
         match inet_socket(address) {
@@ -282,7 +282,8 @@ fn bind_unix(
         identity: identity(path).unwrap_or_default(),
     };
     if let (Some(gid), Some(name)) = (gid, group) {
-        lchown(path, None, Some(gid.as_raw())).map_err(|error| group_failure(&error, path, name))?;
+        lchown(path, None, Some(gid.as_raw()))
+            .map_err(|error| group_failure(&error, path, name))?;
     }
     listen(&socket, Backlog::MAXCONN).map_err(|error| unix_failure(error, path))?;
     Ok((UnixListener::from(socket), file))
@@ -297,14 +298,19 @@ fn make_room(path: &Path, address: &UnixAddr) -> Result<(), Failure> {
     if !meta.file_type().is_socket() {
         return Err(Failure::new(
             EX_CANTCREAT,
-            format!("unix:{shown}: something else than a socket is there; move it away, or set another `socket`"),
+            format!(
+                "unix:{shown}: something else than a socket is there; move it away, or set another `socket`"
+            ),
         ));
     }
     match probe(address) {
         Err(Errno::ECONNREFUSED) => {
             info!(path = %shown, "removing a stale socket");
             fs::remove_file(path).map_err(|error| {
-                Failure::new(EX_CANTCREAT, format!("unix:{shown}: stale, but cannot be removed: {error}"))
+                Failure::new(
+                    EX_CANTCREAT,
+                    format!("unix:{shown}: stale, but cannot be removed: {error}"),
+                )
             })
         }
         Err(Errno::ENOENT) => Ok(()),
@@ -316,7 +322,10 @@ fn make_room(path: &Path, address: &UnixAddr) -> Result<(), Failure> {
         )),
         Err(error) => Err(Failure::new(
             EX_NOPERM,
-            format!("unix:{shown}: there is a socket already, and whether it is in use cannot be told: {}", error.desc()),
+            format!(
+                "unix:{shown}: there is a socket already, and whether it is in use cannot be told: {}",
+                error.desc()
+            ),
         )),
     }
 }
@@ -333,11 +342,16 @@ fn unix_failure(error: Errno, path: &Path) -> Failure {
     match error {
         Errno::ENOENT | Errno::ENOTDIR => Failure::new(
             EX_CANTCREAT,
-            format!("unix:{shown}: there is no folder {folder}; create it (systemd: RuntimeDirectory=)"),
+            format!(
+                "unix:{shown}: there is no folder {folder}; create it (systemd: RuntimeDirectory=)"
+            ),
         ),
         Errno::EACCES | Errno::EPERM | Errno::EROFS => Failure::new(
             EX_NOPERM,
-            format!("unix:{shown}: user {} may not create files in {folder}", privileges::current_user()),
+            format!(
+                "unix:{shown}: user {} may not create files in {folder}",
+                privileges::current_user()
+            ),
         ),
         Errno::EADDRINUSE => Failure::new(
             EX_UNAVAILABLE,

@@ -82,7 +82,9 @@ fn targets(level: Level) -> Targets {
         Level::Trace => ours,
         _ => ours.min(LevelFilter::WARN),
     };
-    Targets::new().with_default(others).with_target("milter_", ours)
+    Targets::new()
+        .with_default(others)
+        .with_target("milter_", ours)
 }
 
 fn filter(level: Level) -> LevelFilter {

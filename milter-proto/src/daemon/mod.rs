@@ -1,10 +1,32 @@
 //! What all four programs need alike, in one place: arguments, configuration, logging, listening,
 //! privileges, signals, readiness.
 //!
-//! Start-up order, known here alone: arguments → configuration (read, checked, nothing opened) →
-//! logging → sockets → privileges dropped → runtime → ready → serve → stop.
+//! A program implements [`Program`]; its `main` is one call of [`main`]. The start-up order is
+//! known here alone: arguments → configuration (read and checked, nothing opened) → log → signals →
+//! sockets → privileges given up → runtime → ready → serve → stop. Whatever fails on the way ends
+//! the program with an exit code of sysexits(3) and one message on stderr that says what to do.
+//!
+//! # Logging policy
+//!
+//! * `error`: something needs an operator, and a part of the program does not work until then.
+//! * `warn`: not as it should be; mail still flows, perhaps under a failure policy.
+//! * `info`: start, stop, reload, and *one* line for each message from each filter, with the fields
+//!   `queue_id`, the decision and its reason.
+//! * `debug`: decisions on the way. `trace`: the protocol.
+//! * An error is logged once, where it is decided what it means; what only passes it on is silent.
+//! * Whatever comes from outside (addresses, header values, replies of peers) is shown through
+//!   [`escaped`]. Secrets and bodies are never logged.
 
+mod args;
 pub mod config;
+pub mod exit;
+mod host;
+mod listen;
+mod log;
+mod privileges;
+mod ready;
+mod signals;
+mod start;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -13,7 +35,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use args::command_line;
 pub use config::{Common, ConfigError};
+pub use exit::Failure;
+pub use host::Host;
+pub use listen::{Bound, Socket, SocketFile};
+pub use log::{ESCAPED_MAX, Escaped, escaped};
+pub use signals::Signal;
+pub use start::{CommandContext, main};
 
 /// A program of the workspace. `main` of each is `milter_proto::daemon::main::<ItsProgram>()`.
 pub trait Program: Sized + Send + Sync + 'static {
@@ -24,7 +53,8 @@ pub trait Program: Sized + Send + Sync + 'static {
     /// Where the configuration is looked for without `--config`.
     const CONFIG: &'static str;
     /// The configuration file as written: `deny_unknown_fields`, `default`, and a doc comment on
-    /// every field, from which the commented default file and the man page are generated.
+    /// every field, from which the commented default file and the man page are generated. A key
+    /// that is not in the file has the value of `Settings::default()`, also inside a section.
     type Settings: DeserializeOwned + Serialize + JsonSchema + Default + Send + Sync;
     /// Sub-commands of its own, beside `run` (the default), `check` and `default-config`.
     /// `NoCommand` for none.
@@ -34,7 +64,7 @@ pub trait Program: Sized + Send + Sync + 'static {
     fn common(settings: &Self::Settings) -> Common;
 
     /// Turns settings into the program: checks what the types cannot, reads keys and tables, opens
-    /// no port.
+    /// no port. Called before root is given up, and again at each reload, then without root.
     ///
     /// # Errors
     /// The first mistake, with the dotted path of the key so that file and line can be named.
@@ -44,6 +74,9 @@ pub trait Program: Sized + Send + Sync + 'static {
     fn run(self, host: Host<Self>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Does a sub-command.
+    ///
+    /// # Errors
+    /// Whatever should end the process with another exit code than 0 and a message.
     fn command(
         command: Self::Command,
         context: CommandContext<'_, Self>,
@@ -51,41 +84,5 @@ pub trait Program: Sized + Send + Sync + 'static {
 }
 
 /// For [`Program::Command`] where there are no further sub-commands.
-#[derive(Debug, clap::Subcommand)]
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub enum NoCommand {}
-
-/// What a sub-command can ask for.
-pub struct CommandContext<'a, P: Program> {
-    program: std::marker::PhantomData<&'a P>,
-}
-
-impl<P: Program> CommandContext<'_, P> {
-    /// The settings of the configuration file; the defaults when the file does not exist and
-    /// `--config` was not given.
-    ///
-    /// # Errors
-    /// When the file cannot be read or holds a mistake; already worded for the operator.
-    pub fn settings(&self) -> Result<P::Settings, Failure> {
-        Ok(P::Settings::default())
-    }
-}
-
-/// A running program's view of its surroundings: bound sockets, signals, readiness.
-pub struct Host<P: Program> {
-    program: std::marker::PhantomData<P>,
-}
-
-/// Why a program or sub-command ended: an exit code of sysexits(3) and a message that tells the
-/// operator what to do.
-#[derive(Debug)]
-pub struct Failure {
-    /// `EX_CONFIG` (78), `EX_NOINPUT` (66), `EX_UNAVAILABLE` (69), `EX_USAGE` (64) …
-    pub code: u8,
-    /// Lower-case, no full stop.
-    pub message: String,
-}
-
-/// The whole life of a daemon or of one of its sub-commands.
-pub fn main<P: Program>() -> ExitCode {
-    ExitCode::SUCCESS
-}

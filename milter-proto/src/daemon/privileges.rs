@@ -66,7 +66,12 @@ fn drop_to(name: &str, group_name: Option<&str>) -> Result<(), Failure> {
     unistd::setgid(gid).map_err(|error| system("setgid", error))?;
     unistd::setuid(user.uid).map_err(|error| system("setuid", error))?;
     verify(user.uid, gid)?;
-    info!(user = name, uid = user.uid.as_raw(), gid = gid.as_raw(), "root given up");
+    info!(
+        user = name,
+        uid = user.uid.as_raw(),
+        gid = gid.as_raw(),
+        "root given up"
+    );
     Ok(())
 }
 
@@ -80,7 +85,10 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), Failure> {
         || unistd::seteuid(Uid::from_raw(0)).is_ok()
         || (gid.as_raw() != 0 && unistd::setgid(Gid::from_raw(0)).is_ok());
     if regained || unistd::geteuid() != uid || unistd::getegid() != gid {
-        return Err(Failure::new(EX_OSERR, "root could be regained after giving it up"));
+        return Err(Failure::new(
+            EX_OSERR,
+            "root could be regained after giving it up",
+        ));
     }
     Ok(())
 }
@@ -99,7 +107,9 @@ fn harden() {
 fn no_such(kind: &str, name: &str, create: &str) -> Failure {
     Failure::new(
         EX_NOUSER,
-        format!("{kind} {name:?} does not exist: create it with `{create} {name}`, or name another"),
+        format!(
+            "{kind} {name:?} does not exist: create it with `{create} {name}`, or name another"
+        ),
     )
 }
 

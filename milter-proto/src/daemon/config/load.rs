@@ -42,7 +42,10 @@ impl Source {
         });
         let (mode, bytes) = opened.map_err(|error| unreadable::<P>(path, &error))?;
         if bytes.len() as u64 > FILE_MAX {
-            let message = format!("{}: larger than {FILE_MAX} bytes, not a configuration", path.display());
+            let message = format!(
+                "{}: larger than {FILE_MAX} bytes, not a configuration",
+                path.display()
+            );
             return Err(Failure::new(EX_CONFIG, message));
         }
         let path = path.to_owned();
@@ -58,6 +61,14 @@ impl Source {
             path: path.to_owned(),
             text: String::new(),
             mode: 0o644,
+        }
+    }
+
+    /// Text that is not from a file; `name` stands for it in messages.
+    pub(crate) fn of_text(name: &str, text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            ..Self::absent(Path::new(name))
         }
     }
 
@@ -116,8 +127,7 @@ impl Source {
     /// The settings, each key that is not written having the program's default.
     fn merged<P: Program>(&self, outline: &Outline) -> Result<P::Settings, Mistake> {
         let effective = self.effective::<P>(outline)?;
-        P::Settings::deserialize(effective)
-            .map_err(|error| Mistake::new(error.message(), None))
+        P::Settings::deserialize(effective).map_err(|error| Mistake::new(error.message(), None))
     }
 
     /// The file over the defaults, as a table.
@@ -153,9 +163,10 @@ fn unreadable<P: Program>(path: &Path, error: &io::Error) -> Failure {
                 crate::daemon::privileges::current_user()
             ),
         ),
-        io::ErrorKind::IsADirectory => {
-            Failure::new(EX_NOINPUT, format!("{shown} is a directory; name the file in it with --config"))
-        }
+        io::ErrorKind::IsADirectory => Failure::new(
+            EX_NOINPUT,
+            format!("{shown} is a directory; name the file in it with --config"),
+        ),
         _ => Failure::new(EX_IOERR, format!("{shown}: {error}")),
     }
 }

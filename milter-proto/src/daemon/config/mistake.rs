@@ -124,12 +124,16 @@ fn within(span: &Span, text: &str) -> Span {
 /// A key that nobody knows: the nearest known one, the section where it belongs, or all that there
 /// are.
 fn unknown_key(path: &[String], span: Span, outline: &Outline) -> Mistake {
-    let (key, above) = path.split_last().map_or(("", &[][..]), |(key, above)| (key, above));
+    let (key, above) = path
+        .split_last()
+        .map_or(("", &[][..]), |(key, above)| (key, above));
     let message = match above {
         [] => format!("unknown key `{key}`"),
         _ => format!("unknown key `{key}` in [{}]", above.join(".")),
     };
-    let known = outline.at(above.iter().map(String::as_str)).map(Node::shape);
+    let known = outline
+        .at(above.iter().map(String::as_str))
+        .map(Node::shape);
     let Some(Shape::Struct(known)) = known else {
         return Mistake::new(message, Some(span));
     };
@@ -154,7 +158,12 @@ fn sections_with(key: &str, outline: &Outline) -> Option<String> {
     let places: Vec<String> = sections
         .keys()
         .filter(|section| outline.at([section.as_str(), key]).is_some())
-        .filter(|section| matches!(outline.at([section.as_str()]).map(Node::shape), Some(Shape::Struct(_))))
+        .filter(|section| {
+            matches!(
+                outline.at([section.as_str()]).map(Node::shape),
+                Some(Shape::Struct(_))
+            )
+        })
         .map(|section| format!("[{section}]"))
         .collect();
     (!places.is_empty()).then(|| format!("`{key}` belongs in {}", places.join(" or ")))
@@ -168,7 +177,10 @@ fn wrong_value(message: &str, key: &str, span: Span, node: Node<'_>) -> Mistake 
         let words = choices.iter().map(|choice| choice.word);
         let meant = nearest(written, words).map(|word| format!("did you mean \"{word}\"?"));
         let message = format!("unknown value \"{written}\" for `{key}`");
-        let help = meant.or_else(|| node.expectation().map(|expected| format!("expected {expected}")));
+        let help = meant.or_else(|| {
+            node.expectation()
+                .map(|expected| format!("expected {expected}"))
+        });
         return Mistake::new(message, Some(span)).help(help);
     }
     let example = node

@@ -1,10 +1,21 @@
 //! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known
 //! name.
 
+mod default_file;
+mod effective;
+pub(crate) mod load;
+mod mistake;
+mod outline;
+mod overlay;
+mod place;
 mod quantity;
 mod secret;
 mod sections;
+#[cfg(test)]
+mod tests;
 
+pub use default_file::{default_file, round_trip_of_defaults};
+pub(crate) use effective::effective;
 pub use quantity::{FileMode, NotA, Seconds, Size};
 pub use secret::Secret;
 pub use sections::{Common, Format, Level, Listener, Log, Process, Server};

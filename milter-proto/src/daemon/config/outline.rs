@@ -134,9 +134,9 @@ impl<'a> Node<'a> {
             .find_map(|schema| schema.get("examples")?.get(0))
     }
 
-    /// Whether the value is a [`super::Secret`].
-    pub(crate) fn is_secret(self) -> bool {
-        self.here.get("writeOnly") == Some(&Value::Bool(true))
+    /// Whether a [`super::Secret`] is here or anywhere below.
+    pub(crate) fn holds_secret(self) -> bool {
+        holds_secret(self.root, self.here, 0)
     }
 
     /// How to call what is expected here, for a message; `None` where it is better not said.
@@ -199,6 +199,23 @@ fn choice<'a>(word: &'a Value, doc: Option<&'a str>) -> Option<Choice<'a>> {
 
 fn text<'a>(schema: &'a Value, key: &str) -> Option<&'a str> {
     schema.get(key).and_then(Value::as_str)
+}
+
+fn holds_secret(root: &Value, schema: &Value, depth: u32) -> bool {
+    const DEPTH_MAX: u32 = 16;
+    if depth > DEPTH_MAX {
+        return true;
+    }
+    let below = |schema| holds_secret(root, schema, depth + 1);
+    match schema {
+        Value::Object(entries) => {
+            entries.get("writeOnly") == Some(&Value::Bool(true))
+                || referred(root, schema).is_some_and(below)
+                || entries.values().any(below)
+        }
+        Value::Array(items) => items.iter().any(below),
+        _ => false,
+    }
 }
 
 /// Follows references and `anyOf: [something, null]`, to a depth that no sane schema reaches.

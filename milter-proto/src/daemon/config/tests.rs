@@ -1,0 +1,1 @@
+//! Mistakes in configuration files, and what is said about them.

@@ -1,0 +1,164 @@
+//! A running program's view of its surroundings: bound sockets, signals, readiness, reload.
+//!
+//! A filter hands itself to [`Host::serve`] and is done. A program that serves by itself (the
+//! orchestrator) takes the sockets and asks for signals one by one.
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::config::Common;
+use super::config::load::Source;
+use super::listen::Bound;
+use super::ready::Notifier;
+use super::{Failure, Program, Signal, log};
+use crate::filter::Filter;
+
+/// A running program's view of its surroundings: bound sockets, signals, readiness.
+#[derive(Debug)]
+pub struct Host<P: Program> {
+    path: PathBuf,
+    common: Common,
+    log: log::Handle,
+    bound: Vec<Bound>,
+    signals: mpsc::Receiver<Signal>,
+    notifier: Notifier,
+    program: PhantomData<P>,
+}
+
+impl<P: Program> Host<P> {
+    pub(crate) fn new(
+        source: &Source,
+        common: Common,
+        log: log::Handle,
+        bound: Vec<Bound>,
+        signals: mpsc::Receiver<Signal>,
+        notifier: Notifier,
+    ) -> Self {
+        Self {
+            path: source.path().to_owned(),
+            common,
+            log,
+            bound,
+            signals,
+            notifier,
+            program: PhantomData,
+        }
+    }
+
+    /// Serves the one socket of a filter until told to stop; a reload makes a new filter for new
+    /// connections from the program that [`Program::prepare`] returns.
+    ///
+    /// # Errors
+    /// When the socket cannot be served.
+    pub async fn serve<F>(self, filter: F) -> Result<(), Failure>
+    where
+        F: Filter + From<P>,
+    {
+        drop(filter);
+        Err(Failure::new(
+            super::exit::EX_SOFTWARE,
+            "net::serve is missing",
+        ))
+    }
+
+    /// What the start-up took from the settings.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// Takes the sockets that were bound or inherited, in the order of [`Common::listeners`].
+    #[must_use]
+    pub fn take_sockets(&mut self) -> Vec<Bound> {
+        std::mem::take(&mut self.bound)
+    }
+
+    /// The next signal. Cancelling loses none.
+    pub async fn next_signal(&mut self) -> Signal {
+        match self.signals.recv().await {
+            Some(signal) => signal,
+            // The thread behind it never ends; if it did, nobody could stop us in order any more.
+            None => Signal::Stop,
+        }
+    }
+
+    /// Tells the service manager that connections are served.
+    pub fn ready(&self) {
+        info!("ready");
+        self.notifier.ready();
+    }
+
+    /// Tells the service manager that the program is about to end.
+    pub fn stopping(&self) {
+        info!("stopping");
+        self.notifier.stopping();
+    }
+
+    /// How often [`Self::alive`] is wanted; `None` when the service manager does not watch.
+    #[must_use]
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.notifier.watchdog()
+    }
+
+    /// Tells the service manager that the program still makes progress.
+    pub fn alive(&self) {
+        self.notifier.alive();
+    }
+
+    /// Reads the configuration file again. A new log level counts at once; what needs a restart is
+    /// said in the log.
+    ///
+    /// # Errors
+    /// As at the start; nothing has changed then.
+    pub fn reload_settings(&self) -> Result<P::Settings, Failure> {
+        let source = Source::read::<P>(&self.path)?;
+        let settings = source.settings::<P>()?;
+        Ok(settings)
+    }
+
+    /// Reads the configuration file again and prepares the program anew. A bad file changes nothing
+    /// and is logged as `check` would put it.
+    pub fn reload(&mut self) -> Option<P> {
+        self.notifier.reloading();
+        let program = self.prepare_again();
+        self.notifier.ready();
+        match program {
+            Ok(program) => {
+                info!("configuration reloaded");
+                Some(program)
+            }
+            Err(failure) => {
+                error!("the old configuration stays: {failure}");
+                None
+            }
+        }
+    }
+
+    fn prepare_again(&self) -> Result<P, Failure> {
+        let source = Source::read::<P>(&self.path)?;
+        let settings = source.settings::<P>()?;
+        let common = P::common(&settings);
+        let program = source.prepare::<P>(settings)?;
+        self.log.reconfigure(&common.log);
+        self.warn_of_restart(&common);
+        Ok(program)
+    }
+
+    /// Sockets and user are taken once; a change of them waits for a restart.
+    fn warn_of_restart(&self, new: &Common) {
+        let old = &self.common;
+        if new.listeners != old.listeners {
+            warn!("sockets have changed in the configuration: they count after a restart");
+        }
+        if (&new.user, &new.group) != (&old.user, &old.group) {
+            warn!("user or group has changed in the configuration: it counts after a restart");
+        }
+        if new.log.format != old.log.format {
+            warn!("the log format has changed in the configuration: it counts after a restart");
+        }
+    }
+}
