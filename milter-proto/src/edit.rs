@@ -1,8 +1,8 @@
 //! Changes to a message: asked for at the end of the message only.
 //!
-//! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] is the one place
-//! where they are made harmless; both sides of a session pass every edit through it, so that no line
-//! of a header can be smuggled in. What cannot be made harmless is [`InvalidEdit`].
+//! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] is the one
+//! place where they are made harmless; both sides of a session pass every edit through it, so that
+//! no line of a header can be smuggled in. What cannot be made harmless is [`InvalidEdit`].
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use crate::wire::options::Actions;
 
-/// One change, in the terms of the wire. Where an index means different things to different MTAs, the
-/// wish is passed on as it is.
+/// One change, in the terms of the wire. Where an index means different things to different MTAs,
+/// the wish is passed on as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Append a header field (`SMFIR_ADDHEADER`).
@@ -22,7 +22,8 @@ pub enum Edit {
         /// Field body; folds are LF and white space.
         value: Bytes,
     },
-    /// Insert a header field (`SMFIR_INSHEADER`): 0 is above everything, the MTA's own Received included.
+    /// Insert a header field (`SMFIR_INSHEADER`): 0 is above everything, the MTA's own Received
+    /// included.
     InsertHeader {
         /// Position.
         index: u32,
@@ -31,7 +32,8 @@ pub enum Edit {
         /// Field body.
         value: Bytes,
     },
-    /// Change the `index`-th field of that name, counted from 1 (`SMFIR_CHGHEADER`); an empty value deletes it.
+    /// Change the `index`-th field of that name, counted from 1 (`SMFIR_CHGHEADER`); an empty value
+    /// deletes it.
     ChangeHeader {
         /// Which one of that name, from 1.
         index: u32,

@@ -1,14 +1,16 @@
 //! What one writes to have a milter: the traits [`Filter`] and [`Transaction`].
 //!
-//! A [`Filter`] is shared by all connections. For each message it makes a [`Transaction`], which sees the stages in order and
-//! ends in one of two ways: [`Transaction::finish`] consumes it, or it is dropped (abort, disconnect, an early verdict).
-//! Stages that [`Needs`] leaves out are never called. Only `finish` can edit, so an edit elsewhere does not compile.
+//! A [`Filter`] is shared by all connections. For each message it makes a [`Transaction`], which
+//! sees the stages in order and ends in one of two ways: [`Transaction::finish`] consumes it, or it
+//! is dropped (abort, disconnect, an early verdict). Stages that [`Needs`] leaves out are never
+//! called. Only `finish` can edit, so an edit elsewhere does not compile.
 
 use std::future::{Future, ready};
 
 use bytes::Bytes;
 
 use crate::message::{Connection, Header, Path};
+use crate::session::Facts;
 use crate::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use crate::wire::options::{Actions, MacroStage, Steps};
 
@@ -17,20 +19,27 @@ use crate::wire::options::{Actions, MacroStage, Steps};
 pub struct Needs {
     /// Edits that it may make. What the MTA does not offer is an error at negotiation.
     pub actions: Actions,
-    /// The `NO_*` steps it can do without, the `NR_*` ones it never answers, and what it understands. Masked by the offer;
-    /// a missing `NR_*` is made up for by answering `Continue`.
+    /// The `NO_*` steps it can do without, the `NR_*` ones it never answers, and what it
+    /// understands. Masked by the offer; a missing `NR_*` is made up for by answering `Continue`.
     pub steps: Steps,
-    /// Macros that it asks for, names separated by spaces; empty for the MTA's own choice. Stages 5 and 6 together or neither.
+    /// Macros that it asks for, names separated by spaces; empty for the MTA's own choice. Where
+    /// only one of the two content stages has a list, the other gets the same.
     pub macros: Vec<(MacroStage, &'static str)>,
 }
 
 /// What is known at a stage beside its own argument.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    pub(crate) facts: &'a crate::session::Facts,
+    facts: &'a Facts,
 }
 
 impl<'a> Context<'a> {
+    /// The view of a filter on these facts.
+    #[must_use]
+    pub fn new(facts: &'a Facts) -> Self {
+        Self { facts }
+    }
+
     /// The client; `None` when CONNECT was not asked for.
     #[must_use]
     pub fn connection(&self) -> Option<&'a Connection> {
@@ -49,7 +58,8 @@ impl<'a> Context<'a> {
         self.facts.macro_value(name)
     }
 
-    /// Whether header values carry their leading white space (`SMFIP_HDR_LEADSPC` was negotiated).
+    /// Whether header values carry their leading white space (`SMFIP_HDR_LEADSPC` was
+    /// negotiated).
     #[must_use]
     pub fn leading_space(&self) -> bool {
         self.facts.steps.contains(Steps::LEADING_SPACE)
@@ -130,6 +140,7 @@ pub trait Transaction: Send {
         ready(BodyVerdict::default())
     }
 
-    /// The whole message has been seen: decide, once and for all. Progress is reported to the MTA while this waits.
+    /// The whole message has been seen: decide, once and for all. Progress is reported to the MTA
+    /// while this waits.
     fn finish(self, cx: Context<'_>) -> impl Future<Output = Outcome> + Send;
 }

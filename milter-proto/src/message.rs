@@ -1,7 +1,8 @@
 //! What a filter is told: the client's connection, addresses, header fields.
 //!
-//! Everything here is bytes, exactly as the MTA sent them: nothing is trimmed, decoded or normalised. None of the strings
-//! holds a NUL, since the wire ends strings with one. Nothing here decides anything.
+//! Everything here is bytes, exactly as the MTA sent them: nothing is trimmed, decoded or
+//! normalised. None of the strings holds a NUL, since the wire ends strings with one. Nothing here
+//! decides anything.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,8 @@ pub enum Address {
     Unknown,
     /// A socket in the file system (family `L`).
     Unix(Bytes),
-    /// IPv4 (family `4`) or IPv6 (family `6`); Sendmail's `IPv6:` prefix is removed. A port of 0 is mail that never came over SMTP.
+    /// IPv4 (family `4`) or IPv6 (family `6`); Sendmail's `IPv6:` prefix is removed. A port of 0 is
+    /// mail that never came over SMTP.
     Inet(SocketAddr),
     /// Family `4` or `6` with text that is no address: kept as it was sent.
     Unparsable {
@@ -39,7 +41,8 @@ pub enum Address {
 /// An envelope address with its ESMTP parameters, as told by MAIL and RCPT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
-    /// As the MTA wrote it: with angle brackets when it came over SMTP, without them from `non_smtpd_milters`.
+    /// As the MTA wrote it: with angle brackets when it came over SMTP, without them from
+    /// `non_smtpd_milters`.
     pub address: Bytes,
     /// ESMTP parameters (`BODY=8BITMIME`), one string each, spelled as the client did.
     pub args: Vec<Bytes>,
@@ -62,7 +65,8 @@ impl Path {
 pub struct Header {
     /// The field name as spelled, white space before the colon included.
     pub name: Bytes,
-    /// Everything after the colon; folds are LF and white space. With `HDR_LEADSPC` negotiated the leading space is part of it.
+    /// Everything after the colon; folds are LF and white space. With `HDR_LEADSPC` negotiated the
+    /// leading space is part of it.
     pub value: Bytes,
 }
 

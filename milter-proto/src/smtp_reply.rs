@@ -61,8 +61,8 @@ impl SmtpReply {
     }
 
     /// Reads what a filter sent (the payload of `SMFIR_REPLYCODE` without its NUL) and puts it in
-    /// order: a lone `%` is doubled, an enhanced code of another class is dropped, control and 8-bit
-    /// characters become `?`.
+    /// order: a lone `%` is doubled, an enhanced code of another class is dropped, control and
+    /// 8-bit characters become `?`.
     ///
     /// # Errors
     /// When it does not begin with a 4xx or 5xx code, its lines have different codes, or there are

@@ -1,15 +1,16 @@
 //! What a filter decides, as values.
 //!
-//! Each stage has a verdict type of its own that holds just the answers which are legal and portable
-//! there, so that a forbidden one does not compile: no discard at CONNECT and HELO, skip for body
-//! chunks alone, edits at the end of the message alone. The text of a reply is [`SmtpReply`].
+//! Each stage has a verdict type of its own that holds just the answers which are legal and
+//! portable there, so that a forbidden one does not compile: no discard at CONNECT and HELO, skip
+//! for body chunks alone, edits at the end of the message alone. The text of a reply is
+//! [`SmtpReply`].
 
 use crate::edit::Edit;
 
 pub use crate::smtp_reply::{InvalidReply, SmtpReply};
 
-/// The answer to MAIL, RCPT, DATA, header fields and the end of headers; and the final one at the end
-/// of the message.
+/// The answer to MAIL, RCPT, DATA, header fields and the end of headers; and the final one at the
+/// end of the message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Verdict {
     /// Go on (`SMFIR_CONTINUE`).

@@ -53,7 +53,7 @@ pub enum InvalidAddress {
     #[error("socket path {0:?} is not absolute: write unix:/path")]
     Relative(String),
     /// A Unix socket with a path that does not fit into the system's address structure.
-    #[error("socket path {0:?} is longer than the {max} bytes that the system takes", max = Address::PATH_MAX)]
+    #[error("socket path {0:?} is longer than {max} bytes", max = Address::PATH_MAX)]
     TooLong(String),
 }
 

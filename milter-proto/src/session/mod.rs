@@ -1,35 +1,35 @@
 //! Both sides of the conversation as pure state machines: no socket, no clock, no task.
+//!
+//! ```text
+//!            O           C            H,U          M          R          T, L…     N       B…, E
+//!   Start ─────▶ Fresh ─────▶ Client ◀──┘ ─────▶ Mail ─────▶ Rcpt ─────▶ Data, Headers ─────▶ Body
+//!                  ▲             ▲                 │           │                │               │
+//!                  │ K           └──── verdict that ends the message, A, H, answer to E ────────┘
+//!                  └ from anywhere
+//! ```
+//!
+//! [`FilterSide`] answers an MTA: commands go in, [`Step`]s come out, verdicts go in, replies come
+//! out. [`MtaSide`] drives a filter: [`Event`]s go in, commands come out, replies go in,
+//! [`Answer`]s come out. Both follow the same table (`stage`), in which a stage that was negotiated
+//! away may be missing. Replies have no numbers: they belong to commands by order alone, so both
+//! sides count what is owed and say [`ProtocolError`] to one too many instead of taking it for the
+//! next. An error names the stage and whose fault it is, and leaves the state as it was; what
+//! follows from it is for the caller to decide.
 
-use bytes::Bytes;
+mod error;
+mod event;
+mod facts;
+mod filter;
+#[cfg(test)]
+mod fuzz;
+mod mta;
+mod stage;
+#[cfg(test)]
+mod tests;
 
-use crate::message::Connection;
-use crate::wire::macros::Macros;
-use crate::wire::options::{Actions, Steps};
-
-/// What a conversation has told so far.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    pub(crate) connection: Option<Connection>,
-    pub(crate) helo: Option<Bytes>,
-    pub(crate) actions: Actions,
-    pub(crate) steps: Steps,
-    pub(crate) macros: Vec<Macros>,
-}
-
-impl Facts {
-    /// A macro's value by its name without braces, from the latest stage that has it.
-    #[must_use]
-    pub fn macro_value(&self, name: &str) -> Option<&Bytes> {
-        self.macros
-            .iter()
-            .rev()
-            .flat_map(|frame| &frame.pairs)
-            .find_map(|(key, value)| {
-                let bare = key
-                    .strip_prefix(b"{")
-                    .and_then(|key| key.strip_suffix(b"}"))
-                    .unwrap_or(key);
-                (bare == name.as_bytes()).then_some(value)
-            })
-    }
-}
+pub use error::{Fault, ProtocolError, Reason};
+pub use event::Event;
+pub use facts::Facts;
+pub use filter::{FilterSide, Step};
+pub use mta::{Answer, Expect, MtaSide, Sent, Warning};
+pub use stage::Stage;

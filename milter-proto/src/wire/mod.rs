@@ -1,9 +1,9 @@
 //! Bytes and values: frames, commands, replies. No input or output, no order of events.
 //!
 //! [`Decoder`] cuts a stream into [`Frame`]s; [`Command::parse`] and [`Reply::parse`] read them and
-//! `encode` writes them. What is read is exact: every string ends in its NUL, nothing is trimmed, and
-//! `parse(encode(x)) == x`. What does not fit is a [`WireError`] with its reason, after which the
-//! connection is of no more use, since replies are matched to commands by order alone.
+//! `encode` writes them. What is read is exact: every string ends in its NUL, nothing is trimmed,
+//! and `parse(encode(x)) == x`. What does not fit is a [`WireError`] with its reason, after which
+//! the connection is of no more use, since replies are matched to commands by order alone.
 
 pub mod command;
 mod error;

@@ -1,4 +1,5 @@
-//! Option negotiation (`SMFIC_OPTNEG`): version, actions, protocol steps, and the macro names asked for.
+//! Option negotiation (`SMFIC_OPTNEG`): version, actions, protocol steps, and the macro names asked
+//! for.
 
 use bitflags::bitflags;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,7 +32,8 @@ bitflags! {
         const SET_MACRO_LIST = 0x100;
     }
 
-    /// What the MTA need not send, what the filter does not answer, and what both understand (`SMFIP_*`).
+    /// What the MTA need not send, what the filter does not answer, and what both understand
+    /// (`SMFIP_*`).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Steps: u32 {
         /// No CONNECT (`SMFIP_NOCONNECT`).

@@ -66,7 +66,8 @@ impl Payload {
     }
 }
 
-/// The refusal to write a string that holds a NUL: the peer would read another frame than was meant.
+/// The refusal to write a string that holds a NUL: the peer would read another frame than was
+/// meant.
 pub(crate) fn check_strings<'a>(
     strings: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<(), Malformed> {
