@@ -312,3 +312,89 @@ impl Settings {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(text: &str) -> Result<Meaning, ConfigError> {
+        let settings: Settings = toml::from_str(text).unwrap();
+        settings.meaning()
+    }
+
+    fn mistake(text: &str, path: &str, message: &str) {
+        let error = meaning(text).unwrap_err();
+        assert_eq!(error.path, path, "{text}");
+        assert!(error.message.contains(message), "{text}: {}", error.message);
+        assert!(!error.help.is_empty(), "{text}");
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_exempt_nobody() {
+        let meaning = meaning("").unwrap();
+        assert_eq!(meaning.exempt, Exempt::default());
+        assert_eq!(meaning.policy, Policy::default());
+        let written = toml::to_string(&Settings::default()).unwrap();
+        assert!(written.contains("on_error = \"tempfail\""), "{written}");
+    }
+
+    #[test]
+    fn everything_can_be_written() {
+        let meaning = meaning(
+            r#"
+            [clamd]
+            servers = ["unix:/run/clamav/clamd.ctl", "inet:3310@127.0.0.1"]
+            order = "rotate"
+            reply_timeout = "30s"
+            [scan]
+            max_size = "10MB"
+            exempt_networks = ["192.0.2.0/24", "2001:db8::/32"]
+            exempt_authenticated = true
+            [policy]
+            on_infected = "quarantine"
+            on_error = "accept"
+            reject_text = "no {signature} here"
+            [headers]
+            add = false
+            "#,
+        )
+        .unwrap();
+        assert_eq!(meaning.servers.candidates().len(), 2);
+        assert_eq!(meaning.servers.deadlines().reply.as_secs(), 30);
+        assert_eq!(meaning.limits.size, 10 << 20);
+        assert_eq!(meaning.policy.error, OnError::Accept);
+        assert_eq!(meaning.exempt.networks.len(), 2);
+    }
+
+    #[test]
+    fn mistakes_are_found_before_the_start() {
+        mistake("[clamd]\nservers = []", "clamd.servers", "no clamd");
+        mistake(
+            "[clamd]\nreply_timeout = \"0s\"",
+            "clamd.reply_timeout",
+            "no time",
+        );
+        mistake(
+            "[clamd]\ntotal_timeout = \"120s\"",
+            "clamd.total_timeout",
+            "shorter than server.stage_timeout, which is 2m",
+        );
+        mistake("[scan]\nmax_size = \"0B\"", "scan.max_size", "small");
+        mistake(
+            "[scan]\nspool_directory = \"/nonexistent\"",
+            "scan.spool_directory",
+            "/nonexistent is no directory",
+        );
+        mistake(
+            "[policy]\nreject_text = \"{virus} found\"",
+            "policy.reject_text",
+            "{signature} is the only name",
+        );
+        let lines = "x\\n".repeat(40);
+        mistake(
+            &format!("[policy]\nreject_text = \"{lines}\""),
+            "policy.reject_text",
+            "lines",
+        );
+    }
+}

@@ -214,3 +214,82 @@ fn client(address: &Address) -> Option<IpAddr> {
         Address::Unknown | Address::Unix(_) | Address::Unparsable { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(address: Address) -> Connection {
+        Connection {
+            hostname: Bytes::from_static(b"client.example.org"),
+            address,
+        }
+    }
+
+    fn inet(text: &str) -> Connection {
+        connection(Address::Inet(text.parse().unwrap()))
+    }
+
+    #[test]
+    fn nobody_is_exempt_by_default() {
+        let exempt = Exempt::default();
+        for client in ["127.0.0.1:25", "[::1]:25", "10.0.0.1:0"] {
+            assert_eq!(exempt.exemption(Some(&inet(client)), true), None);
+        }
+    }
+
+    #[test]
+    fn exempt_by_network_or_by_authentication() {
+        let exempt = Exempt {
+            networks: vec!["192.0.2.0/24".parse().unwrap()],
+            authenticated: true,
+        };
+        let check = |client: &Connection, authenticated, expected| {
+            let got = exempt.exemption(Some(client), authenticated);
+            assert_eq!(got, expected, "{client:?}");
+        };
+        let network = Some(Exemption::Network);
+        check(&inet("192.0.2.9:1"), false, network);
+        check(&inet("[::ffff:192.0.2.9]:1"), false, network);
+        check(&inet("198.51.100.1:1"), false, None);
+        check(
+            &inet("198.51.100.1:1"),
+            true,
+            Some(Exemption::Authenticated),
+        );
+        check(&connection(Address::Unknown), false, None);
+        let path = Bytes::from_static(b"/192.0.2.9");
+        check(&connection(Address::Unix(path)), false, None);
+        let garbage = Address::Unparsable {
+            family: b'4',
+            port: 1,
+            text: Bytes::from_static(b"192.0.2.9x"),
+        };
+        check(&connection(garbage), false, None);
+        assert_eq!(exempt.exemption(None, false), None);
+    }
+
+    #[test]
+    fn only_what_is_used_is_negotiated() {
+        let none = Headers {
+            add: false,
+            remove_forged: false,
+        };
+        let policy = Policy::default();
+        assert_eq!(actions(&policy, &none), Actions::empty());
+        let both = Actions::ADD_HEADERS | Actions::CHANGE_HEADERS;
+        assert_eq!(actions(&policy, &Headers::default()), both);
+        let policy = Policy {
+            error: OnError::Quarantine,
+            ..policy
+        };
+        assert_eq!(actions(&policy, &none), Actions::QUARANTINE);
+    }
+
+    #[test]
+    fn a_host_name_brings_nothing_else_with_it() {
+        assert_eq!(host(b"mx-1.example.org"), "mx-1.example.org");
+        assert_eq!(host(b"a\r\nX-Evil: b c"), "aX-Evil:bc");
+        assert_eq!(host(&[b'x'; 999]).len(), 255);
+    }
+}

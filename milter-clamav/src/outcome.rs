@@ -303,3 +303,160 @@ impl From<OnError> for Action {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature() -> Signature {
+        Signature::new(b"Win.Test.EICAR\r\n250 %s")
+    }
+
+    fn marking() -> Marking {
+        Marking {
+            add: true,
+            host: "mx.example.org".to_owned(),
+            leading_space: true,
+            forged_scanned: 2,
+            forged_status: 1,
+        }
+    }
+
+    /// What a client is told, or the word for what happens else.
+    fn shown(verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Reply(reply) => String::from_utf8_lossy(reply.as_bytes()).into_owned(),
+            verdict => format!("{verdict:?}"),
+        }
+    }
+
+    fn check(finding: &Finding, policy: &Policy, action: Action, verdict: &str, fields: &[&str]) {
+        let ruling = rule(finding, policy);
+        assert_eq!(ruling.action, action, "{finding:?}");
+        let outcome = ruling.outcome(&marking());
+        assert_eq!(shown(&outcome.verdict), verdict, "{finding:?}");
+        let mut expected: Vec<Edit> = Vec::new();
+        if !fields.is_empty() {
+            expected.push(Edit::delete(2, SCANNED));
+            expected.push(Edit::delete(1, SCANNED));
+            expected.push(Edit::delete(1, STATUS));
+            expected.push(Edit::add(SCANNED, fields[0].to_owned()));
+            expected.push(Edit::add(STATUS, fields[1].to_owned()));
+        }
+        if action == Action::Quarantine {
+            let reason = format!("malware scan:{}", fields[1]).into();
+            expected.push(Edit::Quarantine { reason });
+        }
+        assert_eq!(outcome.edits, expected, "{finding:?}");
+    }
+
+    #[test]
+    fn clean_and_exempt() {
+        let policy = Policy::default();
+        let by = " milter-clamav at mx.example.org";
+        let clean = [by, " Clean"];
+        check(&Finding::Clean, &policy, Action::Accept, "Continue", &clean);
+        for (why, text) in [
+            (Exemption::Network, " no (client is exempt)"),
+            (Exemption::Authenticated, " no (client has authenticated)"),
+        ] {
+            let fields = [text, " Not scanned"];
+            let finding = Finding::Exempt(why);
+            check(&finding, &policy, Action::Accept, "Continue", &fields);
+        }
+    }
+
+    #[test]
+    fn found() {
+        let infected = Finding::Infected(signature());
+        let status = " Infected (Win.Test.EICAR__250_%s)";
+        let fields = [" milter-clamav at mx.example.org", status];
+        let text = "550 5.7.1 malware found: Win.Test.EICAR__250_%%s";
+        for (on, action, verdict, fields) in [
+            (OnFound::Reject, Action::Reject, text, &[][..]),
+            (OnFound::Discard, Action::Discard, "Discard", &[]),
+            (OnFound::Tag, Action::Accept, "Continue", &fields),
+            (OnFound::Quarantine, Action::Quarantine, "Continue", &fields),
+        ] {
+            let policy = Policy {
+                infected: on,
+                ..Policy::default()
+            };
+            check(&infected, &policy, action, verdict, fields);
+        }
+    }
+
+    #[test]
+    fn encrypted() {
+        let encrypted = Finding::Encrypted(Signature::new(b"Heuristics.Encrypted.Zip"));
+        let text = "550 5.7.1 encrypted content is not accepted here: Heuristics.Encrypted.Zip";
+        check(&encrypted, &Policy::default(), Action::Reject, text, &[]);
+        let policy = Policy {
+            encrypted: OnFound::Tag,
+            ..Policy::default()
+        };
+        let fields = [
+            " no (encrypted content)",
+            " Encrypted (Heuristics.Encrypted.Zip)",
+        ];
+        check(&encrypted, &policy, Action::Accept, "Continue", &fields);
+    }
+
+    /// None of these is ever called clean.
+    #[test]
+    fn not_scanned() {
+        let text = "552 5.3.4 message is too large to be scanned for malware";
+        let fields = [" no (too large)", " Not scanned"];
+        for (on, action, verdict, fields) in [
+            (OnTooLarge::Reject, Action::Reject, text, &[][..]),
+            (OnTooLarge::Accept, Action::Accept, "Continue", &fields),
+            (
+                OnTooLarge::Quarantine,
+                Action::Quarantine,
+                "Continue",
+                &fields,
+            ),
+        ] {
+            let policy = Policy {
+                too_large: on,
+                ..Policy::default()
+            };
+            check(&Finding::TooLarge, &policy, action, verdict, fields);
+        }
+        let later = "451 4.7.1 malware scanner is not available, try later";
+        let never = "554 5.7.1 message could not be scanned for malware";
+        let fields = [" no (scanner not available)", " Not scanned"];
+        for (on, action, verdict, fields) in [
+            (OnError::Tempfail, Action::Tempfail, later, &[][..]),
+            (OnError::Reject, Action::Reject, never, &[]),
+            (OnError::Accept, Action::Accept, "Continue", &fields),
+            (OnError::Quarantine, Action::Quarantine, "Continue", &fields),
+        ] {
+            let policy = Policy {
+                error: on,
+                ..Policy::default()
+            };
+            let finding = Finding::Unscanned("unix:/secret/path: gone".to_owned());
+            check(&finding, &policy, action, verdict, fields);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_is_wanted() {
+        let marking = Marking::default();
+        let outcome = rule(&Finding::Clean, &Policy::default()).outcome(&marking);
+        assert_eq!(outcome, Outcome::default());
+        let marking = Marking {
+            add: true,
+            ..marking
+        };
+        let outcome = rule(&Finding::Clean, &Policy::default()).outcome(&marking);
+        assert_eq!(outcome.edits[0], Edit::add(SCANNED, "milter-clamav"));
+    }
+
+    #[test]
+    fn a_text_has_to_fit_into_a_reply() {
+        assert!(Template::new("no {signature}, please\nread https://example.org").is_ok());
+        assert!(Template::new(&"x\n".repeat(33)).is_err());
+    }
+}

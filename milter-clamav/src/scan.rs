@@ -108,6 +108,8 @@ enum Live {
 /// Who was asked, and what came of it.
 #[derive(Debug, Default)]
 struct Attempts {
+    /// To be asked again only after all others: they were there, and went away.
+    passing: Vec<Arc<Server>>,
     /// Not to be asked again.
     done: Vec<Arc<Server>>,
     sends: usize,
@@ -272,12 +274,9 @@ impl Scan {
             warn!(%error, "spool not written: a message cannot be sent to another clamd");
             return None;
         }
-        for server in self.servers.candidates() {
+        for server in self.attempts.again(self.servers.candidates()) {
             if self.attempts.sends >= SENDS_MAX || Instant::now() >= latest {
                 break;
-            }
-            if self.attempts.is_done(&server) {
-                continue;
             }
             debug!(clamd = %server.address, "sending a spooled message");
             let started = Instant::now();
@@ -309,16 +308,25 @@ impl Attempts {
     fn add(&mut self, servers: &Servers, server: &Arc<Server>, trouble: &Trouble) {
         servers.note(server, Some(trouble));
         self.sends += usize::from(!trouble.is_of_connecting());
-        if !trouble.is_passing() {
-            self.done.push(Arc::clone(server));
-        }
+        let asked = if trouble.is_passing() {
+            &mut self.passing
+        } else {
+            &mut self.done
+        };
+        asked.push(Arc::clone(server));
         let separator = if self.troubles.is_empty() { "" } else { "; " };
         // Writing to a string cannot fail.
         let _ = write!(self.troubles, "{separator}{}: {trouble}", server.address);
     }
 
-    fn is_done(&self, server: &Arc<Server>) -> bool {
-        self.done.iter().any(|done| Arc::ptr_eq(done, server))
+    /// Which of `candidates` are to be asked after these attempts, and in which order.
+    fn again(&self, mut candidates: Vec<Arc<Server>>) -> Vec<Arc<Server>> {
+        let among = |asked: &[Arc<Server>], server: &Arc<Server>| {
+            asked.iter().any(|one| Arc::ptr_eq(one, server))
+        };
+        candidates.retain(|server| !among(&self.done, server));
+        candidates.sort_by_key(|server| among(&self.passing, server));
+        candidates
     }
 }
 
@@ -335,3 +343,6 @@ impl From<Answer> for Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@
 
 pub mod client;
 pub mod codec;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod servers;
 
 use std::fmt;
