@@ -38,9 +38,10 @@ impl Mistake {
 
     /// Of text that is no TOML.
     pub(crate) fn of_syntax(error: &toml::de::Error) -> Self {
-        let message = error.message();
+        let message = error.message().trim_end_matches(", expected nothing");
         let help = match message {
             "duplicate key" => Some("a key may stand only once in a table; remove one of the two"),
+            "unexpected leading zero" => Some("write it in quotes, as in mode = \"0660\""),
             _ => None,
         };
         Self::new(message, error.span()).help(help.map(str::to_owned))
