@@ -1,8 +1,9 @@
 //! Routes: which chain a message goes through, as a pure function of what is known so far.
 //!
-//! The first route that matches wins. A fact that is not known yet makes a route undecided, and with it every route after it, so a
-//! decision once taken never changes while more becomes known. No route at all is a decision too: the proxy must refuse for now,
-//! since nothing may pass by accident.
+//! The first route that matches wins. A fact that is not known yet makes a route undecided, and
+//! with it every route after it, so a decision once taken never changes while more becomes known.
+//! No route at all is a decision too: the proxy must refuse for now, since nothing may pass by
+//! accident.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,7 +108,8 @@ impl Routes {
             .map(|(_, chain)| chain)
     }
 
-    /// Every member of every chain that is still possible, each once, in configuration order: what a negotiation must cover.
+    /// Every member of every chain that is still possible, each once, in configuration order: what
+    /// a negotiation must cover.
     #[must_use]
     pub fn members(&self, facts: &Facts<'_>) -> Vec<Arc<Member>> {
         let mut members: Vec<Arc<Member>> = Vec::new();

@@ -1,9 +1,11 @@
 //! When to start a crashed child again: pure, told the time and a random number.
 //!
-//! The delay is 100 ms and doubles with each crash up to 30 s; a tenth to two fifths of jitter on top keep several children from
-//! starting in step. Five crashes within ten seconds open the breaker: mail is no longer held up for the child and its failure policy
-//! applies at once, while the starting goes on for ever at the delays above. An answered negotiation closes the breaker; a minute
-//! of health makes the next delay short again. It never gives up and never looks at a clock itself.
+//! The delay is 100 ms and doubles with each crash up to 30 s; a tenth to two fifths of jitter on
+//! top keep several children from starting in step. Five crashes within ten seconds open the
+//! breaker: mail is no longer held up for the child and its failure policy applies at once, while
+//! the starting goes on for ever at the delays above. An answered negotiation closes the breaker; a
+//! minute of health makes the next delay short again. It never gives up and never looks at a clock
+//! itself.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -32,8 +34,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Takes note of a crash, or of a start that failed, and says how long to wait before the next start.
-    /// `random` is any number: the jitter comes from it.
+    /// Takes note of a crash, or of a start that failed, and says how long to wait before the next
+    /// start. `random` is any number: the jitter comes from it.
     pub fn crashed(&mut self, now: Instant, random: u64) -> Duration {
         let healthy = self
             .ready_since
@@ -85,7 +87,8 @@ fn jitter(delay: Duration, random: u64) -> Duration {
 mod tests {
     use super::*;
 
-    /// Crashes at these moments (seconds); what each gives: the delay in milliseconds without jitter, and the breaker.
+    /// Crashes at these moments (seconds); what each gives: the delay in milliseconds without
+    /// jitter, and the breaker.
     fn run(crashes: &[f64]) -> Vec<(u128, bool)> {
         let start = Instant::now();
         let mut backoff = Backoff::default();

@@ -1,7 +1,9 @@
-//! What children write to their standard output and error: line by line into our log, under their name.
+//! What children write to their standard output and error: line by line into our log, under their
+//! name.
 //!
-//! A line is cut at [`LINE_MAX`], and everything that is no plain text in it is escaped, so that no child can forge a line of ours or
-//! make us keep what it writes. While we do not read, the child waits in its write: nothing is buffered beyond one line.
+//! A line is cut at [`LINE_MAX`], and everything that is no plain text in it is escaped, so that no
+//! child can forge a line of ours or make us keep what it writes. While we do not read, the child
+//! waits in its write: nothing is buffered beyond one line.
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
@@ -87,7 +89,8 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Characters that change how the rest of the line is shown: line and paragraph separators, changes of direction.
+/// Characters that change how the rest of the line is shown: line and paragraph separators, changes
+/// of direction.
 fn is_layout(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,7 +1,8 @@
 //! The life of a spawned child as a table: state × event → next state and what to do.
 //!
-//! Pure: no process, no clock. The supervisor turns what happens into an [`Event`], asks [`step`], and does the [`Action`].
-//! Every pair is spelled out, so that a new state or event does not compile before all its cells are decided.
+//! Pure: no process, no clock. The supervisor turns what happens into an [`Event`], asks [`step`],
+//! and does the [`Action`]. Every pair is spelled out, so that a new state or event does not
+//! compile before all its cells are decided.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,8 @@ pub enum Event {
     Answered,
     /// It does not answer: three times in a row.
     Unanswered,
-    /// The time that its state allows has passed: for readiness, for a sign of life, for its end, or until the next start.
+    /// The time that its state allows has passed: for readiness, for a sign of life, for its end,
+    /// or until the next start.
     Overdue,
     /// The operator wants a fresh one.
     Restart,
@@ -126,8 +128,8 @@ pub fn step(state: State, event: Event) -> (State, Action) {
 impl State {
     /// What the proxy is to believe about a child in this state.
     ///
-    /// Its socket is ours, so connections queue while it starts anew and waiting is cheaper than deferring mail. Not so when it
-    /// runs without answering, or crashes again and again.
+    /// Its socket is ours, so connections queue while it starts anew and waiting is cheaper than
+    /// deferring mail. Not so when it runs without answering, or crashes again and again.
     #[must_use]
     pub fn readiness(self, breaker_open: bool) -> Readiness {
         match self {
@@ -154,17 +156,18 @@ impl State {
 mod tests {
     use super::*;
 
-    /// The whole table as text: one line a state, one column an event, in the order of the enums.
+    /// The whole table as text: one line a state, one column an event, in the order of the enums;
+    /// in a cell the next state, and the first letter of the action if there is one.
     const TABLE: &str = "
-state      start              failed           exited           answered         unanswered       overdue            restart              stop
-Down       Starting/Spawn     Down/-           Down/-           Down/-           Down/-           Down/-             Starting/Spawn       Down/-
-Starting   Starting/-         Backoff/Delay    Backoff/Delay    Up/-             Starting/-       Killed/Kill        Replacing/Terminate  Stopping/Terminate
-Up         Up/-               Backoff/Delay    Backoff/Delay    Up/-             Sick/-           Up/-               Replacing/Terminate  Stopping/Terminate
-Sick       Sick/-             Backoff/Delay    Backoff/Delay    Up/-             Sick/-           Killed/Kill        Replacing/Terminate  Stopping/Terminate
-Killed     Killed/-           Backoff/Delay    Backoff/Delay    Killed/-         Killed/-         Killed/Kill        Replacing/-          Stopping/Kill
-Replacing  Replacing/-        Starting/Spawn   Starting/Spawn   Replacing/-      Replacing/-      Replacing/Kill     Replacing/-          Stopping/-
-Backoff    Backoff/-          Backoff/-        Backoff/-        Backoff/-        Backoff/-        Starting/Spawn     Starting/Spawn       Down/-
-Stopping   Stopping/-         Down/-           Down/-           Stopping/-       Stopping/-       Stopping/Kill      Stopping/-           Stopping/-
+state     start      failed     exited     answered  unanswered overdue     restart     stop
+Down      Starting/S Down       Down       Down      Down       Down        Starting/S  Down
+Starting  Starting   Backoff/D  Backoff/D  Up        Starting   Killed/K    Replacing/T Stopping/T
+Up        Up         Backoff/D  Backoff/D  Up        Sick       Up          Replacing/T Stopping/T
+Sick      Sick       Backoff/D  Backoff/D  Up        Sick       Killed/K    Replacing/T Stopping/T
+Killed    Killed     Backoff/D  Backoff/D  Killed    Killed     Killed/K    Replacing   Stopping/K
+Replacing Replacing  Starting/S Starting/S Replacing Replacing  Replacing/K Replacing   Stopping
+Backoff   Backoff    Backoff    Backoff    Backoff   Backoff    Starting/S  Starting/S  Down
+Stopping  Stopping   Down       Down       Stopping  Stopping   Stopping/K  Stopping    Stopping
 ";
 
     const STATES: [State; 8] = [
@@ -200,11 +203,14 @@ Stopping   Stopping/-         Down/-           Down/-           Stopping/-      
             assert_eq!(cells.len(), EVENTS.len(), "{row}");
             for (event, cell) in EVENTS.into_iter().zip(cells) {
                 let (next, action) = step(state, event);
-                let action = match action {
-                    Action::Nothing => "-".to_owned(),
-                    other => format!("{other:?}"),
+                let letter = match action {
+                    Action::Nothing => "",
+                    Action::Spawn => "/S",
+                    Action::Terminate => "/T",
+                    Action::Kill => "/K",
+                    Action::Delay => "/D",
                 };
-                assert_eq!(format!("{next:?}/{action}"), cell, "{state:?} × {event:?}");
+                assert_eq!(format!("{next:?}{letter}"), cell, "{state:?} × {event:?}");
             }
         }
     }

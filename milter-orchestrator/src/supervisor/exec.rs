@@ -1,11 +1,14 @@
 //! The child's side of a start: between our `fork` and the filter's `exec`.
 //!
-//! The orchestrator starts itself again as `child-exec`, because what must happen in the new process before the filter takes over
-//! needs code there: asking the kernel to end it with its parent, waiting until the guard knows its process group, and naming its own
-//! process id in `LISTEN_PID`. It reads no configuration and logs nothing; why the filter could not be started goes back over
-//! the control socket (its standard input) as an errno, and a successful `exec` closes that socket.
+//! The orchestrator starts itself again as `child-exec`, because what must happen in the new
+//! process before the filter takes over needs code there: asking the kernel to end it with its
+//! parent, waiting until the guard knows its process group, and naming its own process id in
+//! `LISTEN_PID`. It reads no configuration and logs nothing; why the filter could not be started
+//! goes back over the control socket (its standard input) as an errno, and a successful `exec`
+//! closes that socket.
 //!
-//! The kernel's signal comes when the *thread* that forked ends, so [`spawn`](super::spawn) forks in a thread that stays.
+//! The kernel's signal comes when the *thread* that forked ends, so [`spawn`](super::spawn) forks
+//! in a thread that stays.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -39,7 +42,8 @@ pub struct Arguments {
 /// Becomes the filter.
 ///
 /// # Errors
-/// When the orchestrator is gone, or the filter cannot be started; the latter has been told to the orchestrator.
+/// When the orchestrator is gone, or the filter cannot be started; the latter has been told to the
+/// orchestrator.
 pub fn run(arguments: &Arguments) -> io::Result<Infallible> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The orchestrator may have ended before the line above took effect.

@@ -12,7 +12,8 @@ use super::vitals::Vitals;
 use super::{Order, Pace};
 use crate::member::{Member, Readiness};
 
-/// Watches a milter until told to stop. `first_word` is told after the first answer, or the first failure to get one.
+/// Watches a milter until told to stop. `first_word` is told after the first answer, or the first
+/// failure to get one.
 pub async fn watch(
     member: Arc<Member>,
     pace: Pace,
@@ -42,7 +43,8 @@ pub async fn watch(
                     .map_or_else(String::new, |error| error.to_string());
                 tracing::warn!(
                     milter = member.name, address = %member.address,
-                    "does not answer: {error}; until it does, {} (on_failure). It is not ours to start",
+                    "does not answer: {error}; until it does, {} (on_failure). It is not ours to \
+                     start",
                     consequence(member.on_failure)
                 );
                 member.health.note_error(&error);

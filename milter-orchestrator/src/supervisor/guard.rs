@@ -1,9 +1,12 @@
-//! The guard: a small process that ends the children's process groups when the orchestrator is killed.
+//! The guard: a small process that ends the children's process groups when the orchestrator is
+//! killed.
 //!
-//! The kernel's parent-death signal reaches a child, not what the child started (the filter behind a shell script, say). The guard
-//! is told each process group over a pipe whose other end only the orchestrator holds; when the pipe closes, however that came
-//! about, it kills every group that is left and ends. It ignores the signals that end the orchestrator, so as to outlive it by that
-//! moment. A process that leaves its group (`setsid`) escapes it, and nobody without cgroups can help that.
+//! The kernel's parent-death signal reaches a child, not what the child started (the filter behind
+//! a shell script, say). The guard is told each process group over a pipe whose other end only the
+//! orchestrator holds; when the pipe closes, however that came about, it kills every group that is
+//! left and ends. It ignores the signals that end the orchestrator, so as to outlive it by that
+//! moment. A process that leaves its group (`setsid`) escapes it, and nobody without cgroups can
+//! help that.
 //!
 //! A guard that was killed itself is replaced and told all groups again.
 
@@ -97,6 +100,11 @@ impl Guard {
         }
     }
 
+    /// Logs that it could not be replaced, which mail does not notice yet.
+    pub fn complain(error: &io::Error) {
+        tracing::error!(%error, "the guard process cannot be replaced; children may outlive us");
+    }
+
     /// Lets it end and waits for that; groups that are still known are killed by it.
     pub fn finish(&self) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +147,8 @@ fn launch(program: &Path) -> io::Result<(Child, Option<ChildStdin>)> {
 /// The guard itself: reads groups until the orchestrator is gone, then kills those that are left.
 ///
 /// # Errors
-/// When signals cannot be blocked. Whatever happens to the pipe counts as the end of the orchestrator.
+/// When signals cannot be blocked. Whatever happens to the pipe counts as the end of the
+/// orchestrator.
 pub fn run() -> io::Result<()> {
     let mut ending = SigSet::empty();
     for signal in [

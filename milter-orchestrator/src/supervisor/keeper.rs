@@ -1,7 +1,9 @@
-//! One spawned child and the task that keeps it running: turns what happens into events of the table, and obeys it.
+//! One spawned child and the task that keeps it running: turns what happens into events of the
+//! table, and obeys it.
 //!
-//! It decides nothing itself: [`child::step`](super::child::step) says what to do, [`Backoff`] how long to wait, [`Streak`] whether
-//! silence counts. What it does shows in the log (one line a change, with the reason), in [`Vitals`], and in the member's health.
+//! It decides nothing itself: [`child::step`](super::child::step) says what to do, [`Backoff`] how
+//! long to wait, [`Streak`] whether silence counts. What it does shows in the log (one line a
+//! change, with the reason), in [`Vitals`], and in the member's health.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -158,7 +160,8 @@ impl Keeper {
         }
     }
 
-    /// How long the present state may last; `None` for ever. Backoff is given its time by [`Action::Delay`].
+    /// How long the present state may last; `None` for ever. Backoff is given its time by
+    /// [`Action::Delay`].
     fn time_allowed(&self) -> Option<Duration> {
         match self.state {
             State::Down | State::Up | State::Backoff => None,
@@ -227,7 +230,8 @@ impl Keeper {
         if self.backoff.is_open() && !was_open {
             tracing::error!(
                 milter,
-                "it crashes again and again; until it answers, {} (on_failure), and it goes on being started",
+                "it crashes again and again; until it answers, {} (on_failure), and it goes on \
+                 being started",
                 consequence(self.member.on_failure)
             );
         }
@@ -292,8 +296,9 @@ impl Keeper {
     fn overdue(&mut self) {
         match self.state {
             State::Starting => self.complain(&format!(
-                "has not answered a negotiation at {} within {:?}; killed. Does it listen on the socket that it is handed \
-                 (LISTEN_FDS)? A program that binds a socket itself needs `binds_itself = true`",
+                "has not answered a negotiation at {} within {:?}; killed. Does it listen on the \
+                 socket that it is handed (LISTEN_FDS)? A program that binds a socket itself needs \
+                 `binds_itself = true`",
                 self.member.address, self.plan.start_timeout
             )),
             State::Sick => self.complain("runs without answering; killed"),

@@ -1,9 +1,11 @@
 //! Children and foreign milters: started, watched, started again, ended.
 //!
-//! Mechanism and policy are apart. [`child`] is the table of a child's life and [`backoff`] the rule of when to try again, both pure;
-//! [`spawn`], [`exec`] and [`guard`] know processes; [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the
-//! tasks that bring them together, one for each milter. A milter in trouble never stops the others, and nothing here ever gives up on
-//! one. What goes wrong is logged once, where it is decided, and stays visible as the milter's last error.
+//! Mechanism and policy are apart. [`child`] is the table of a child's life and [`backoff`] the
+//! rule of when to try again, both pure; [`spawn`], [`exec`] and [`guard`] know processes;
+//! [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the tasks that bring
+//! them together, one for each milter. A milter in trouble never stops the others, and nothing here
+//! ever gives up on one. What goes wrong is logged once, where it is decided, and stays visible as
+//! the milter's last error.
 
 pub mod backoff;
 pub mod capture;
@@ -24,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::member::Member;
+use guard::Guard;
 use keeper::{Keeper, Parts, Plan};
 use spawn::Launcher;
 use vitals::Vitals;
@@ -183,11 +186,12 @@ impl Supervisor {
     /// Replaces the guard if somebody killed it.
     pub fn check_guard(&self) {
         if let Err(error) = self.launcher.guard().check() {
-            tracing::error!(%error, "the guard process cannot be replaced; children may outlive us");
+            Guard::complain(&error);
         }
     }
 
-    /// Ends all children, waits for that, and lets the guard go. Each child has its own time to end, then is killed.
+    /// Ends all children, waits for that, and lets the guard go. Each child has its own time to
+    /// end, then is killed.
     pub async fn stop(mut self) {
         for kept in &self.kept {
             // A keeper that cannot take an order is at its end.

@@ -1,7 +1,9 @@
-//! Is a filter ready? Asked by a real option negotiation, which costs it one connection and nothing else.
+//! Is a filter ready? Asked by a real option negotiation, which costs it one connection and nothing
+//! else.
 //!
-//! A probe connects, negotiates as an MTA would, says goodbye and hangs up; no mail is ever pretended. [`Streak`] turns single
-//! outcomes into a judgement: down after three failures in a row, up after two successes.
+//! A probe connects, negotiates as an MTA would, says goodbye and hangs up; no mail is ever
+//! pretended. [`Streak`] turns single outcomes into a judgement: down after three failures in a
+//! row, up after two successes.
 
 use std::io;
 use std::time::Duration;

@@ -1,11 +1,14 @@
 //! Starting a child, and being there when it ends: mechanism only, the supervisor decides when.
 //!
-//! Each child has a thread of ours for as long as it lives. That thread forks it, so that the kernel's parent-death signal is tied to
-//! a thread that does not end first; tells the guard its process group before the filter may run; and, when the child ends, kills
-//! what is left of its group while the number still belongs to it, and reaps it. What happens is reported over a channel.
+//! Each child has a thread of ours for as long as it lives. That thread forks it, so that the
+//! kernel's parent-death signal is tied to a thread that does not end first; tells the guard its
+//! process group before the filter may run; and, when the child ends, kills what is left of its
+//! group while the number still belongs to it, and reaps it. What happens is reported over a
+//! channel.
 //!
-//! The child gets its listening socket as descriptor 3 with `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` (sd_listen_fds(3)),
-//! pipes as standard output and error, nothing on standard input, and no other descriptor.
+//! The child gets its listening socket as descriptor 3 with `LISTEN_FDS`, `LISTEN_PID` and
+//! `LISTEN_FDNAMES` (sd_listen_fds(3)), pipes as standard output and error, nothing on standard
+//! input, and no other descriptor.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -29,6 +32,9 @@ use super::guard::Guard;
 
 /// Where the first inherited descriptor is (`SD_LISTEN_FDS_START`).
 const LISTEN_FDS_START: i32 = 3;
+
+/// The name under which filters look for their socket.
+const LISTEN_FDNAME: &str = "milter";
 
 /// How long the new process may take from fork to exec.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(20);
@@ -100,7 +106,8 @@ pub enum StartError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "; install it, or write its full path in `command` (for a script: does its #! line name a program that exists?)"
+            "; install it, or write its full path in `command` (of a script, the program after #! \
+             must exist too)"
         }
         io::ErrorKind::PermissionDenied => "; make it executable for the user that we run as",
         _ => "",
@@ -145,7 +152,8 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// `program` is this binary, which has the sub-commands of [`exec`] and [`guard`](super::guard).
+    /// `program` is this binary, which has the sub-commands of [`exec`] and
+    /// [`guard`](super::guard).
     ///
     /// # Errors
     /// When the guard cannot be started.
@@ -226,7 +234,7 @@ impl Launcher {
             };
             command
                 .env("LISTEN_FDS", "1")
-                .env("LISTEN_FDNAMES", &order.name)
+                .env("LISTEN_FDNAMES", LISTEN_FDNAME)
                 .fd_mappings(vec![mapping])
                 .map_err(io::Error::other)?;
         }
@@ -269,13 +277,14 @@ impl Launcher {
     fn bury(&self, child: &mut Child) -> io::Result<ExitStatus> {
         await_end(pid(child));
         if let Err(error) = self.guard.forget(pid(child)) {
-            tracing::error!(%error, "the guard process cannot be replaced; children may outlive us");
+            Guard::complain(&error);
         }
         child.wait()
     }
 }
 
-/// Waits until a child of ours has ended, and leaves it to be reaped, so that its number stays taken.
+/// Waits until a child of ours has ended, and leaves it to be reaped, so that its number stays
+/// taken.
 fn await_end(child: Pid) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(child), flags) {}
