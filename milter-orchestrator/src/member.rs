@@ -1,7 +1,8 @@
 //! Members of chains: a filter as the proxy sees it, whoever started it.
 //!
-//! Configuration makes the values, the supervisor writes their [`Health`], the proxy reads it and counts what it did. Nothing here
-//! connects, waits or decides; failure shows only as counters and a last error.
+//! Configuration makes the values, the supervisor writes their [`Health`], the proxy reads it and
+//! counts what it did. Nothing here connects, waits or decides; failure shows only as counters and
+//! a last error.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,7 @@ pub struct Member {
     /// Sees everything, changes and decides nothing.
     pub shadow: bool,
     /// What is known about its state, and counters.
-    pub health: Health,
+    pub health: Arc<Health>,
 }
 
 /// What a filter's failure means for the message.
@@ -57,7 +58,8 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// Below what MTAs give: Sendmail 10 s for a reply, Postfix 30 s for commands and 300 s for content.
+    /// Below what MTAs give: Sendmail 10 s for a reply, Postfix 30 s for commands and 300 s for
+    /// content.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -68,7 +70,7 @@ impl Default for Timeouts {
 }
 
 /// What is believed about a filter at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Readiness {
@@ -129,8 +131,8 @@ impl Health {
         self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a message on which the failure policy had to speak for the filter, remembers why, and has the supervisor
-    /// look at it at once: for the proxy.
+    /// Counts a message on which the failure policy had to speak for the filter, remembers why, and
+    /// has the supervisor look at it at once: for the proxy.
     pub fn count_fallback(&self, why: &str) {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
         self.note_error(why);
@@ -181,7 +183,8 @@ impl Health {
 pub struct Chain {
     /// Name of the `[[route]]`.
     pub name: String,
-    /// One after the other; the members of one segment run in parallel on the same bytes. None at all: mail passes untouched.
+    /// One after the other; the members of one segment run in parallel on the same bytes. None at
+    /// all: mail passes untouched.
     pub segments: Vec<Vec<Arc<Member>>>,
 }
 

@@ -1,0 +1,218 @@
+//! The configuration file as written. What it means, and every mistake beyond types, is the
+//! business of [`crate::blueprint`].
+//!
+//! Nothing here opens a file or a port. The doc comments become the commented default file and the
+//! man page.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use milter_proto::daemon::config::{FileMode, Log, Process, Seconds};
+use milter_proto::net::Address;
+use schemars::JsonSchema;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::member::OnFailure;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Sockets that MTAs connect to, each with a name of your choice that routes can ask for.
+    pub listen: BTreeMap<String, Listen>,
+    /// Filters, each with a name of your choice.
+    pub milter: BTreeMap<String, Milter>,
+    /// Which filters a message goes through: the first route that matches. Mail that no route
+    /// matches is refused for now.
+    pub route: Vec<Route>,
+    /// The socket of `status` and `restart`.
+    pub control: Control,
+    /// How filters are looked after.
+    pub supervisor: Supervisor,
+    /// User, group, and the time to stop.
+    pub process: Process,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// A socket that MTAs connect to.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// `inet:port@host` or `unix:/path`.
+    pub socket: Address,
+    /// File mode of a `unix:` socket.
+    #[serde(default = "Listen::mode")]
+    pub mode: FileMode,
+    /// Group of a `unix:` socket, the MTA's usually; without it the group of the process.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Connections at the same time; further ones wait in the queue of the socket.
+    #[serde(default = "Listen::max_connections")]
+    pub max_connections: u32,
+}
+
+impl Listen {
+    const fn mode() -> FileMode {
+        FileMode::from_bits(0o660)
+    }
+
+    const fn max_connections() -> u32 {
+        512
+    }
+}
+
+/// A filter: one of ours to run (`command`), or somebody else's to connect to (`socket` alone).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Milter {
+    /// Program and arguments. It is started, watched and started again, and ends with us.
+    pub command: Vec<String>,
+    /// Where the filter is found. With `command` and without this, a private socket is made for
+    /// it.
+    pub socket: Option<Address>,
+    /// The command binds `socket` by itself. Otherwise its socket is bound here and handed over
+    /// (`LISTEN_FDS`), so that connections wait while it restarts.
+    pub binds_itself: bool,
+    /// What its failure means for a message.
+    pub on_failure: OnFailure,
+    /// It sees the mail, is logged and counted, and changes nothing.
+    pub shadow: bool,
+    /// Environment variables for the command, on top of ours.
+    pub environment: BTreeMap<String, String>,
+    /// Working directory of the command.
+    pub directory: Option<PathBuf>,
+    /// How long a connection, and the answer to the negotiation, may take.
+    pub connect_timeout: Seconds,
+    /// How long the answer to anything before the end of the message may take. MTAs give up after
+    /// 10 s (Sendmail) or 30 s (Postfix).
+    pub command_timeout: Seconds,
+    /// How long the answer to the end of the message may take; a sign of progress starts it anew.
+    pub end_of_message_timeout: Seconds,
+    /// How long the command may take to answer its first negotiation before it is killed and
+    /// started again.
+    pub start_timeout: Seconds,
+    /// How long the command may take to end after SIGTERM before it is killed.
+    pub stop_timeout: Seconds,
+}
+
+impl Default for Milter {
+    fn default() -> Self {
+        Self {
+            command: Vec::new(),
+            socket: None,
+            binds_itself: false,
+            on_failure: OnFailure::TempFail,
+            shadow: false,
+            environment: BTreeMap::new(),
+            directory: None,
+            connect_timeout: Seconds::from_secs(5),
+            command_timeout: Seconds::from_secs(8),
+            end_of_message_timeout: Seconds::from_secs(120),
+            start_timeout: Seconds::from_secs(30),
+            stop_timeout: Seconds::from_secs(10),
+        }
+    }
+}
+
+/// Which filters a message goes through.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Route {
+    /// Name, for the log and `explain`; `route-1` and so on without it.
+    pub name: Option<String>,
+    /// What must hold; without it the route takes everything.
+    #[serde(rename = "match")]
+    pub condition: Match,
+    /// Names of filters, one after the other; those of an inner list run in parallel on the same
+    /// bytes. `[]` lets mail pass unfiltered.
+    pub chain: Option<Vec<Names>>,
+}
+
+/// What must hold for a route: all that is given.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// The listener that the mail came in by: a name or a list of names.
+    pub listen: Names,
+    /// Whether the client logged in.
+    pub authenticated: Option<bool>,
+    /// The client's address: a network such as `192.0.2.0/24`, an address, or a list of them.
+    pub client: Names,
+}
+
+/// One name, or a list of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("type" = ["string", "array"]))]
+pub struct Names(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+/// Reads [`Names`].
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name in quotes or a list of names")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Names, E> {
+        Ok(Names(vec![name.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Names, A::Error> {
+        let list = de::value::SeqAccessDeserializer::new(list);
+        Vec::<String>::deserialize(list).map(Names)
+    }
+}
+
+/// The socket of `status` and `restart`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// `unix:/path`; only the user that we run as and root are answered.
+    pub socket: Address,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: Address::Unix(PathBuf::from("/run/milter-orchestrator/control.sock")),
+        }
+    }
+}
+
+/// How filters are looked after.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Supervisor {
+    /// Directory of the sockets that are made for commands; created with mode 0700.
+    pub directory: PathBuf,
+    /// From one probe of a filter to the next. Three failures make it down, two successes up
+    /// again.
+    pub probe_interval: Seconds,
+    /// How long a probe may take.
+    pub probe_timeout: Seconds,
+    /// A command that runs without a sign of life for so long is killed and started again.
+    pub hang_timeout: Seconds,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/run/milter-orchestrator/children"),
+            probe_interval: Seconds::from_secs(2),
+            probe_timeout: Seconds::from_secs(2),
+            hang_timeout: Seconds::from_secs(10),
+        }
+    }
+}
