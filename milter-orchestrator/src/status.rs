@@ -1,0 +1,349 @@
+//! A snapshot of everything as data, and the table of it for people.
+//!
+//! The control socket sends it as JSON; `milter-orchestrator status` renders it. Nothing here asks
+//! or measures: what is shown was counted elsewhere. Times are whole seconds since 1970.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::member::{OnFailure, Readiness};
+use crate::supervisor::Kept;
+use crate::supervisor::child::State;
+
+/// Everything that `status` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Version of the orchestrator.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub since: u64,
+    /// When this was taken.
+    pub now: u64,
+    /// Where MTAs connect.
+    pub listeners: Vec<ListenerStatus>,
+    /// The milters.
+    pub milters: Vec<MilterStatus>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub socket: String,
+    /// Connections of MTAs at the moment.
+    pub connections: u64,
+}
+
+/// One milter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MilterStatus {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub kind: Kind,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether mail goes to it.
+    pub readiness: Readiness,
+    /// Where it listens.
+    pub socket: String,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+    /// It changes nothing.
+    pub shadow: bool,
+    /// Its process, while there is one of ours.
+    pub pid: Option<i32>,
+    /// Since when it is in its state.
+    pub since: u64,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// What went wrong last.
+    pub last_error: Option<ErrorStatus>,
+    /// Messages on which it said its own word.
+    pub messages: u64,
+    /// Messages on which its failure policy spoke for it.
+    pub fallbacks: u64,
+}
+
+/// Whose a milter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Ours: started and ended by us.
+    Spawned,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorStatus {
+    /// When.
+    pub at: u64,
+    /// What.
+    pub message: String,
+}
+
+impl MilterStatus {
+    /// Of a milter at this moment.
+    #[must_use]
+    pub fn of(kept: &Kept) -> Self {
+        let Kept {
+            member,
+            vitals,
+            spawned,
+            ..
+        } = kept;
+        let reading = vitals.read();
+        let last_error = member.health.last_error().map(|error| ErrorStatus {
+            at: seconds(error.at),
+            message: error.message.to_string(),
+        });
+        Self {
+            name: member.name.clone(),
+            kind: if *spawned {
+                Kind::Spawned
+            } else {
+                Kind::Foreign
+            },
+            state: reading.state,
+            readiness: member.health.readiness(),
+            socket: member.address.to_string(),
+            on_failure: member.on_failure,
+            shadow: member.shadow,
+            pid: reading.pid,
+            since: seconds(reading.since),
+            restarts: reading.starts.saturating_sub(1),
+            last_error,
+            messages: member.health.messages(),
+            fallbacks: member.health.fallbacks(),
+        }
+    }
+
+    /// Its state in a word or two.
+    fn word(&self) -> &'static str {
+        match (self.state, self.readiness) {
+            (State::Up, _) => "up",
+            (State::Starting, Readiness::Open) => "crashing",
+            (State::Starting, _) => "starting",
+            (State::Sick, _) => "not answering",
+            (State::Killed | State::Replacing, _) => "restarting",
+            (State::Backoff, Readiness::Open) => "crashing",
+            (State::Backoff, _) => "restarting",
+            (State::Stopping, _) => "stopping",
+            (State::Down, _) => "down",
+        }
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The snapshot as tables for people.
+#[must_use]
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let up = age(snapshot.now, snapshot.since);
+    let (version, pid) = (&snapshot.version, snapshot.pid);
+    // Writing into a string cannot fail.
+    let _ = writeln!(
+        text,
+        "milter-orchestrator {version}, process {pid}, up {up}\n"
+    );
+    let listeners = snapshot.listeners.iter().map(|listener| {
+        let connections = listener.connections.to_string();
+        [listener.name.clone(), listener.socket.clone(), connections]
+    });
+    text += &table(["LISTENER", "SOCKET", "CONNECTIONS"], listeners);
+    text.push('\n');
+    let titles = [
+        "MILTER",
+        "KIND",
+        "STATE",
+        "PID",
+        "SINCE",
+        "RESTARTS",
+        "MESSAGES",
+        "FALLBACKS",
+        "ON FAILURE",
+        "LAST ERROR",
+    ];
+    let milters = snapshot
+        .milters
+        .iter()
+        .map(|milter| row(milter, snapshot.now));
+    text += &table(titles, milters);
+    text
+}
+
+fn row(milter: &MilterStatus, now: u64) -> [String; 10] {
+    let policy = match milter.on_failure {
+        OnFailure::Accept => "accept",
+        OnFailure::TempFail => "tempfail",
+        OnFailure::Reject => "reject",
+        OnFailure::Quarantine => "quarantine",
+    };
+    let kind = match milter.kind {
+        Kind::Spawned => "spawned",
+        Kind::Foreign => "foreign",
+    };
+    let shadow = if milter.shadow { ", shadow" } else { "" };
+    let error = milter.last_error.as_ref().map_or_else(
+        || "-".to_owned(),
+        |error| format!("{} ago: {}", age(now, error.at), error.message),
+    );
+    [
+        milter.name.clone(),
+        format!("{kind}{shadow}"),
+        milter.word().to_owned(),
+        milter
+            .pid
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        age(now, milter.since),
+        milter.restarts.to_string(),
+        milter.messages.to_string(),
+        milter.fallbacks.to_string(),
+        policy.to_owned(),
+        error,
+    ]
+}
+
+/// Rows under titles, each column as wide as its widest cell.
+fn table<const N: usize>(titles: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut lines = vec![titles.map(str::to_owned)];
+    lines.extend(rows);
+    let mut widths = [0; N];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let mut out = String::new();
+        for (cell, width) in line.iter().zip(widths) {
+            let _ = write!(out, "{cell:<width$}  ");
+        }
+        let _ = writeln!(text, "{}", out.trim_end());
+    }
+    text
+}
+
+/// From `then` to `now` in two units at most.
+fn age(now: u64, then: u64) -> String {
+    let seconds = Duration::from_secs(now.saturating_sub(then)).as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milter(name: &str) -> MilterStatus {
+        MilterStatus {
+            name: name.to_owned(),
+            kind: Kind::Spawned,
+            state: State::Up,
+            readiness: Readiness::Ready,
+            socket: format!("unix:/run/x/{name}.sock"),
+            on_failure: OnFailure::TempFail,
+            shadow: false,
+            pid: Some(4711),
+            since: 900,
+            restarts: 0,
+            last_error: None,
+            messages: 12,
+            fallbacks: 0,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let crashing = MilterStatus {
+            state: State::Backoff,
+            readiness: Readiness::Open,
+            pid: None,
+            since: 999,
+            restarts: 17,
+            fallbacks: 3,
+            on_failure: OnFailure::Accept,
+            last_error: Some(ErrorStatus {
+                at: 940,
+                message: "ended with status 1".to_owned(),
+            }),
+            ..milter("spam")
+        };
+        let foreign = MilterStatus {
+            kind: Kind::Foreign,
+            state: State::Down,
+            readiness: Readiness::Open,
+            pid: None,
+            shadow: true,
+            ..milter("legacy")
+        };
+        Snapshot {
+            version: "0.1.0".to_owned(),
+            pid: 42,
+            since: 0,
+            now: 1000,
+            listeners: vec![ListenerStatus {
+                name: "inbound".to_owned(),
+                socket: "inet:10025@127.0.0.1".to_owned(),
+                connections: 7,
+            }],
+            milters: vec![milter("dkim"), crashing, foreign],
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_what_is_wrong() {
+        let expected = "\
+milter-orchestrator 0.1.0, process 42, up 16m 40s
+
+LISTENER  SOCKET                CONNECTIONS
+inbound   inet:10025@127.0.0.1  7
+
+MILTER  KIND             STATE     PID   SINCE   RESTARTS  MESSAGES  FALLBACKS  ON FAILURE  LAST ERROR
+dkim    spawned          up        4711  1m 40s  0         12        0          tempfail    -
+spam    spawned          crashing  -     1s      17        12        3          accept      1m 0s ago: ended with status 1
+legacy  foreign, shadow  down      -     1m 40s  0         12        0          tempfail    -
+";
+        assert_eq!(render(&snapshot()), expected);
+    }
+
+    #[test]
+    fn json_gives_back_the_same_snapshot() {
+        let text = serde_json::to_string(&snapshot()).unwrap();
+        assert!(!text.contains('\n'));
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot());
+    }
+
+    #[test]
+    fn ages() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3599, "59m 59s"),
+            (3600, "1h 0m"),
+            (90_061, "1d 1h"),
+        ] {
+            assert_eq!(age(1_000_000, 1_000_000 - seconds), text);
+        }
+        assert_eq!(age(5, 10), "0s", "a clock that was set back");
+    }
+}
