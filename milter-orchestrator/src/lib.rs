@@ -4,6 +4,7 @@ pub mod blueprint;
 pub mod config;
 pub mod control;
 pub mod member;
+pub mod proxy;
 pub mod route;
 pub mod status;
 pub mod supervisor;

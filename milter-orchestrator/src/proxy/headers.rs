@@ -1,0 +1,522 @@
+//! The header of the message in hand: what the MTA sent, what each filter sees, what it made of it.
+//!
+//! Filters name header fields by position: "the second Received", "below the first field". Positions
+//! mean something else after an earlier filter's edits, and something else again to the MTA, which
+//! has seen none of them. So every field keeps its identity in one list; a filter's edits are
+//! resolved against the list that this filter was shown ([`Snapshot`]), and at the end the list is
+//! written as one net difference against what the MTA sent ([`Headers::difference`]), in the order
+//! that means the same to Postfix and Sendmail: changes, deletions from the last of a name up,
+//! insertions from the bottom up, additions.
+//!
+//! Pure; edits come checked ([`super::edits`]). The one failure is a header over its limits.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use milter_proto::edit::Edit;
+use milter_proto::message::Header;
+use thiserror::Error;
+
+/// Which MTA's rules for positions hold (macro `v` tells).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MtaKind {
+    /// Positions shift at once; an added field goes to the end.
+    Postfix,
+    /// A deleted field keeps its number until the filter is done; an added one goes above the first
+    /// of its name.
+    Sendmail,
+}
+
+/// Fields that Sendmail's list begins with, before those of the client: the templates of its
+/// configuration. The second stands for its own Received.
+const SENDMAIL_TEMPLATES: usize = 9;
+
+/// Position of the first client field for Sendmail is this many further than for the client.
+const SENDMAIL_BASE: u32 = 8;
+
+/// Behind every field that a message can have: Sendmail appends there.
+const END: u32 = 0x7fff_ffff;
+
+/// How much header is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderLimits {
+    /// Fields.
+    pub fields: usize,
+    /// Bytes in names and values.
+    pub bytes: usize,
+}
+
+impl Default for HeaderLimits {
+    fn default() -> Self {
+        Self {
+            fields: 4096,
+            bytes: 2 * 1024 * 1024,
+        }
+    }
+}
+
+/// A header over its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("message header is over the limit of {} fields or {} bytes", .0.fields, .0.bytes)]
+pub(crate) struct HeaderTooLarge(HeaderLimits);
+
+/// Place of a field in [`Headers::elements`]: never reused, so it is the field's identity.
+type Id = usize;
+
+/// Where a field comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    /// The Received field that the MTA itself adds and shows nobody.
+    Own,
+    /// A template of Sendmail's: counts for positions, is nothing.
+    Template,
+    /// From the MTA: the `ordinal`-th of its name, as sent.
+    Sent { ordinal: u32, sent: Header },
+    /// From a filter that appended it.
+    Added,
+    /// From a filter that inserted it.
+    Inserted,
+    /// From a filter that changed a field which was not there.
+    ChangedIntoBeing,
+}
+
+impl Origin {
+    /// Whether a filter made it.
+    fn is_new(&self) -> bool {
+        match self {
+            Self::Own | Self::Template | Self::Sent { .. } => false,
+            Self::Added | Self::Inserted | Self::ChangedIntoBeing => true,
+        }
+    }
+
+    /// Whether filters see it.
+    fn is_visible(&self) -> bool {
+        !matches!(self, Self::Own | Self::Template)
+    }
+}
+
+/// One field, with its history.
+#[derive(Debug, Clone)]
+struct Element {
+    header: Header,
+    origin: Origin,
+    deleted: bool,
+}
+
+/// The header at the moment when a filter is shown it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    slots: Vec<Slot>,
+}
+
+/// A field as one filter knows it.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    id: Id,
+    /// Deleted before the filter was asked: counts for positions in Sendmail's list only.
+    gone: bool,
+    /// Deleted by the filter itself.
+    deleted: bool,
+}
+
+/// The header of one message.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    kind: MtaKind,
+    limits: HeaderLimits,
+    elements: Vec<Element>,
+    /// From the top to the bottom.
+    order: Vec<Id>,
+    /// How many fields of a name the MTA sent, by the name in lower case.
+    ordinals: HashMap<Vec<u8>, u32>,
+    bytes: usize,
+}
+
+impl Headers {
+    /// A header without any field yet.
+    pub(crate) fn new(kind: MtaKind, limits: HeaderLimits) -> Self {
+        let mut headers = Self {
+            kind,
+            limits,
+            elements: Vec::new(),
+            order: Vec::new(),
+            ordinals: HashMap::new(),
+            bytes: 0,
+        };
+        let before = match kind {
+            MtaKind::Postfix => 0..1,
+            MtaKind::Sendmail => 0..SENDMAIL_TEMPLATES,
+        };
+        let own = before.end.min(2) - 1;
+        for number in before {
+            let origin = if number == own {
+                Origin::Own
+            } else {
+                Origin::Template
+            };
+            let name: &'static [u8] = if number == own { b"Received" } else { b"" };
+            headers.create(Header::new(name, Bytes::new()), origin, number);
+        }
+        headers
+    }
+
+    /// Takes the next field from the MTA.
+    pub(crate) fn receive(&mut self, header: Header) -> Result<(), HeaderTooLarge> {
+        self.charge(&header)?;
+        let count = self
+            .ordinals
+            .entry(header.name.to_ascii_lowercase())
+            .or_default();
+        *count += 1;
+        let origin = Origin::Sent {
+            ordinal: *count,
+            sent: header.clone(),
+        };
+        self.create(header, origin, self.order.len());
+        Ok(())
+    }
+
+    /// The header as it is now, for the filters of one segment.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let slots = self
+            .order
+            .iter()
+            .map(|id| Slot {
+                id: *id,
+                gone: self.elements[*id].deleted,
+                deleted: false,
+            })
+            .filter(|slot| !slot.gone || self.kind == MtaKind::Sendmail)
+            .collect();
+        Snapshot { slots }
+    }
+
+    /// What a filter that is shown `snapshot` sees, from the top to the bottom.
+    pub(crate) fn view(&self, snapshot: &Snapshot) -> Vec<Header> {
+        snapshot
+            .slots
+            .iter()
+            .filter(|slot| !slot.gone && self.elements[slot.id].origin.is_visible())
+            .map(|slot| self.elements[slot.id].header.clone())
+            .collect()
+    }
+
+    /// Applies the edits of one filter, whose positions refer to `seen`; edits of anything but the
+    /// header are passed over. Where two filters that saw the same change the same field, the later
+    /// one wins.
+    pub(crate) fn apply(
+        &mut self,
+        seen: &Snapshot,
+        edits: &[Edit],
+    ) -> Result<(), HeaderTooLarge> {
+        let mut working = seen.clone();
+        for edit in edits {
+            match edit {
+                Edit::AddHeader { name, value } => {
+                    let header = Header::new(name.clone(), value.clone());
+                    self.add(&mut working, header, Origin::Added)?;
+                }
+                Edit::InsertHeader { index, name, value } => {
+                    let header = Header::new(name.clone(), value.clone());
+                    self.insert(&mut working, *index, header)?;
+                }
+                Edit::ChangeHeader { index, name, value } => {
+                    let header = Header::new(name.clone(), value.clone());
+                    self.change(&mut working, *index, header)?;
+                }
+                Edit::AddRecipient { .. }
+                | Edit::DeleteRecipient { .. }
+                | Edit::ChangeSender { .. }
+                | Edit::ReplaceBody(_)
+                | Edit::Quarantine { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a field, in the sense of the MTA.
+    fn add(
+        &mut self,
+        working: &mut Snapshot,
+        header: Header,
+        origin: Origin,
+    ) -> Result<(), HeaderTooLarge> {
+        let end = working.slots.len();
+        let place = match self.kind {
+            MtaKind::Postfix => end,
+            MtaKind::Sendmail => working
+                .slots
+                .iter()
+                .position(|slot| same_name(&self.elements[slot.id].header, &header))
+                .unwrap_or(end),
+        };
+        self.put(working, place, header, origin)
+    }
+
+    /// Inserts a field at a position counted as the MTA counts.
+    fn insert(
+        &mut self,
+        working: &mut Snapshot,
+        index: u32,
+        header: Header,
+    ) -> Result<(), HeaderTooLarge> {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let end = working.slots.len();
+        let place = match self.kind {
+            MtaKind::Postfix => working
+                .slots
+                .iter()
+                .enumerate()
+                .filter(|(_, slot)| !slot.deleted)
+                .map(|(place, _)| place)
+                .nth(index)
+                .unwrap_or(end),
+            // Behind the node of that number, deleted ones and templates included.
+            MtaKind::Sendmail => index.saturating_add(1).min(end),
+        };
+        self.put(working, place, header, Origin::Inserted)
+    }
+
+    /// Changes or deletes the `index`-th field of a name.
+    fn change(
+        &mut self,
+        working: &mut Snapshot,
+        index: u32,
+        header: Header,
+    ) -> Result<(), HeaderTooLarge> {
+        let kind = self.kind;
+        let nth = usize::try_from(index.max(1) - 1).unwrap_or(usize::MAX);
+        let elements = &self.elements;
+        let found = working
+            .slots
+            .iter_mut()
+            .filter(|slot| !slot.gone && elements[slot.id].origin.is_visible())
+            // To Sendmail a field that this filter deleted keeps its number.
+            .filter(|slot| !slot.deleted || kind == MtaKind::Sendmail)
+            .filter(|slot| same_name(&elements[slot.id].header, &header))
+            .nth(nth);
+        let Some(slot) = found else {
+            if header.value.is_empty() {
+                return Ok(());
+            }
+            return self.add(working, header, Origin::ChangedIntoBeing);
+        };
+        let id = slot.id;
+        slot.deleted = header.value.is_empty();
+        if slot.deleted {
+            self.elements[id].deleted = true;
+            return Ok(());
+        }
+        self.charge(&header)?;
+        let element = &mut self.elements[id];
+        element.deleted = false;
+        element.header.value = header.value;
+        if kind == MtaKind::Postfix {
+            element.header.name = header.name;
+        }
+        Ok(())
+    }
+
+    /// Creates a field at `place` of the filter's list, and behind the same neighbour in ours.
+    fn put(
+        &mut self,
+        working: &mut Snapshot,
+        place: usize,
+        header: Header,
+        origin: Origin,
+    ) -> Result<(), HeaderTooLarge> {
+        self.charge(&header)?;
+        let appended = place == working.slots.len();
+        let above = place.checked_sub(1).and_then(|place| working.slots.get(place));
+        let position = match above {
+            _ if appended => self.order.len(),
+            None => 0,
+            Some(slot) => self
+                .order
+                .iter()
+                .position(|id| *id == slot.id)
+                .map_or(self.order.len(), |position| position + 1),
+        };
+        let id = self.create(header, origin, position);
+        let slot = Slot {
+            id,
+            gone: false,
+            deleted: false,
+        };
+        working.slots.insert(place, slot);
+        Ok(())
+    }
+
+    fn create(&mut self, header: Header, origin: Origin, position: usize) -> Id {
+        let id = self.elements.len();
+        self.elements.push(Element {
+            header,
+            origin,
+            deleted: false,
+        });
+        self.order.insert(position, id);
+        id
+    }
+
+    /// Counts a field against the limits; what is deleted stays counted, since it stays in memory.
+    fn charge(&mut self, header: &Header) -> Result<(), HeaderTooLarge> {
+        self.bytes += header.name.len() + header.value.len();
+        if self.bytes > self.limits.bytes || self.elements.len() >= self.limits.fields {
+            return Err(HeaderTooLarge(self.limits));
+        }
+        Ok(())
+    }
+
+    /// The edits that turn what the MTA sent into what the header is now.
+    pub(crate) fn difference(&self) -> Vec<Edit> {
+        let mut edits = self.changes();
+        edits.extend(self.deletions());
+        edits.extend(self.insertions());
+        edits.extend(self.additions());
+        edits
+    }
+
+    fn changes(&self) -> Vec<Edit> {
+        self.order
+            .iter()
+            .map(|id| &self.elements[*id])
+            .filter(|element| !element.deleted)
+            .filter_map(|element| match &element.origin {
+                Origin::Sent { ordinal, sent } if *sent != element.header => {
+                    let Header { name, value } = element.header.clone();
+                    Some(Edit::change(*ordinal, name, value))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn deletions(&self) -> Vec<Edit> {
+        // From the bottom up is from the last of each name up.
+        self.order
+            .iter()
+            .rev()
+            .map(|id| &self.elements[*id])
+            .filter(|element| element.deleted)
+            .filter_map(|element| match &element.origin {
+                Origin::Sent { ordinal, sent } => Some(Edit::delete(*ordinal, sent.name.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// New fields above something of the MTA's, from the bottom up: what is inserted first stands
+    /// below everything that follows, and moves no later position.
+    fn insertions(&self) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = Vec::new();
+        let trailing = self.trailing();
+        let mut surviving = 0;
+        let mut sent = 0;
+        let mut below_own = false;
+        for id in &self.order[..trailing] {
+            let element = &self.elements[*id];
+            match &element.origin {
+                Origin::Own => {
+                    below_own = true;
+                    surviving += 1;
+                }
+                Origin::Template => {}
+                Origin::Sent { .. } => {
+                    sent += 1;
+                    surviving += u32::from(!element.deleted);
+                }
+                _ if element.deleted || !self.is_inserted(&element.origin) => {}
+                Origin::Added | Origin::Inserted | Origin::ChangedIntoBeing => {
+                    let index = match self.kind {
+                        MtaKind::Postfix => surviving,
+                        MtaKind::Sendmail if !below_own => 0,
+                        MtaKind::Sendmail if sent == 0 => 1,
+                        MtaKind::Sendmail => SENDMAIL_BASE + sent,
+                    };
+                    let Header { name, value } = element.header.clone();
+                    edits.push(Edit::insert(index, name, value));
+                }
+            }
+        }
+        edits.reverse();
+        edits
+    }
+
+    /// New fields below everything of the MTA's, and on Sendmail all that it finds the place for.
+    fn additions(&self) -> Vec<Edit> {
+        let trailing = self.trailing();
+        let mut ids: Vec<Id> = self
+            .order
+            .iter()
+            .enumerate()
+            .filter(|(position, id)| {
+                let element = &self.elements[**id];
+                let is_inserted = *position < trailing && self.is_inserted(&element.origin);
+                element.origin.is_new() && !element.deleted && !is_inserted
+            })
+            .map(|(_, id)| *id)
+            .collect();
+        if self.kind == MtaKind::Sendmail {
+            // Each goes above the first of its name: in the order in which they were asked for.
+            ids.sort_unstable();
+        }
+        ids.into_iter()
+            .map(|id| self.addition(&self.elements[id]))
+            .collect()
+    }
+
+    fn addition(&self, element: &Element) -> Edit {
+        let Header { name, value } = element.header.clone();
+        match (self.kind, &element.origin) {
+            (MtaKind::Sendmail, Origin::Inserted) => Edit::insert(END, name, value),
+            // Replaces the field of that name which Sendmail makes up where the client sent none.
+            (MtaKind::Sendmail, Origin::ChangedIntoBeing) if self.is_only_one(&element.header) => {
+                Edit::change(1, name, value)
+            }
+            _ => Edit::add(name, value),
+        }
+    }
+
+    /// Whether no other field of that name came from the client or goes to the MTA.
+    fn is_only_one(&self, header: &Header) -> bool {
+        let of_that_name = |element: &&Element| {
+            same_name(&element.header, header)
+                && match element.origin {
+                    Origin::Sent { .. } => true,
+                    _ => element.origin.is_new() && !element.deleted,
+                }
+        };
+        self.elements.iter().filter(of_that_name).count() == 1
+    }
+
+    /// Whether a new field is written as an insertion when something of the MTA's stands below it.
+    fn is_inserted(&self, origin: &Origin) -> bool {
+        match self.kind {
+            MtaKind::Postfix => origin.is_new(),
+            MtaKind::Sendmail => *origin == Origin::Inserted,
+        }
+    }
+
+    /// Position behind the last field of the MTA's that is still there.
+    fn trailing(&self) -> usize {
+        self.order
+            .iter()
+            .rposition(|id| {
+                let element = &self.elements[*id];
+                match element.origin {
+                    Origin::Own => true,
+                    Origin::Sent { .. } => !element.deleted,
+                    _ => false,
+                }
+            })
+            .map_or(0, |last| last + 1)
+    }
+}
+
+fn same_name(one: &Header, other: &Header) -> bool {
+    one.name.eq_ignore_ascii_case(&other.name)
+}
+
+#[cfg(test)]
+#[path = "tests/headers.rs"]
+mod tests;

@@ -1,0 +1,368 @@
+//! The header model against naive lists of fields, and the worked cases that are easy to get wrong.
+
+use super::*;
+
+/// What an MTA does with edits, as plainly as it can be written.
+#[derive(Debug, Clone, PartialEq)]
+struct Naive {
+    kind: MtaKind,
+    /// The MTA's own fields (no text) and the others; a deleted one stays, empty.
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Template,
+    Own,
+    Field(String, String),
+    /// Deleted by the filter that is at work.
+    Fresh(String),
+    Deleted(String),
+}
+
+impl Node {
+    fn is_named(&self, name: &str) -> bool {
+        match self {
+            Node::Template => false,
+            Node::Own => name.eq_ignore_ascii_case("received"),
+            Node::Field(own, _) | Node::Fresh(own) | Node::Deleted(own) => {
+                own.eq_ignore_ascii_case(name)
+            }
+        }
+    }
+}
+
+impl Naive {
+    fn new(kind: MtaKind, fields: &[(String, String)]) -> Self {
+        let mut nodes = match kind {
+            MtaKind::Postfix => vec![Node::Own],
+            MtaKind::Sendmail => {
+                let mut nodes = vec![Node::Template; 9];
+                nodes[1] = Node::Own;
+                nodes
+            }
+        };
+        nodes.extend(fields.iter().map(|(n, v)| Node::Field(n.clone(), v.clone())));
+        Self { kind, nodes }
+    }
+
+    /// One filter's edits at the end of a message.
+    fn apply(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            match edit {
+                Edit::AddHeader { name, value } => self.add(field(name, value)),
+                Edit::InsertHeader { index, name, value } => {
+                    let after = match self.kind {
+                        MtaKind::Postfix => *index as usize,
+                        MtaKind::Sendmail => *index as usize + 1,
+                    };
+                    self.nodes
+                        .insert(after.min(self.nodes.len()), field(name, value));
+                }
+                Edit::ChangeHeader { index, name, value } => self.change(*index, name, value),
+                other => panic!("not an edit of the header: {other:?}"),
+            }
+        }
+        for node in &mut self.nodes {
+            if let Node::Fresh(name) = node {
+                *node = Node::Deleted(name.clone());
+            }
+        }
+    }
+
+    fn add(&mut self, new: Node) {
+        let Node::Field(name, _) = &new else { return };
+        let place = match self.kind {
+            MtaKind::Postfix => None,
+            MtaKind::Sendmail => self.nodes.iter().position(|node| node.is_named(name)),
+        };
+        self.nodes.insert(place.unwrap_or(self.nodes.len()), new);
+    }
+
+    fn change(&mut self, index: u32, name: &Bytes, value: &Bytes) {
+        let mut left = index.max(1);
+        let name_text = text(name);
+        let found = self.nodes.iter().position(|node| {
+            let counts = match node {
+                Node::Field(own, _) | Node::Fresh(own) => own.eq_ignore_ascii_case(&name_text),
+                Node::Template | Node::Own | Node::Deleted(_) => false,
+            };
+            left -= u32::from(counts);
+            left == 0
+        });
+        match (found, self.kind) {
+            (None, _) if value.is_empty() => {}
+            (None, MtaKind::Postfix) => self.nodes.push(field(name, value)),
+            (None, MtaKind::Sendmail) => self.add(field(name, value)),
+            (Some(at), MtaKind::Postfix) if value.is_empty() => {
+                self.nodes.remove(at);
+            }
+            (Some(at), MtaKind::Postfix) => self.nodes[at] = field(name, value),
+            (Some(at), MtaKind::Sendmail) => {
+                let (Node::Field(own, _) | Node::Fresh(own)) = self.nodes[at].clone() else {
+                    return;
+                };
+                self.nodes[at] = if value.is_empty() {
+                    Node::Fresh(own)
+                } else {
+                    Node::Field(own, text(value))
+                };
+            }
+        }
+    }
+
+    /// The fields that are there, the MTA's own as `@`.
+    fn show(&self) -> Vec<String> {
+        let shown = |node: &Node| match node {
+            Node::Own => Some("@".to_owned()),
+            Node::Field(name, value) => Some(format!("{name}:{value}")),
+            Node::Template | Node::Fresh(_) | Node::Deleted(_) => None,
+        };
+        self.nodes.iter().filter_map(shown).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn field(name: &[u8], value: &[u8]) -> Node {
+    Node::Field(text(name), text(value))
+}
+
+/// The model's list, in the notation of [`Naive::show`].
+fn show(headers: &Headers) -> Vec<String> {
+    headers
+        .order
+        .iter()
+        .map(|id| &headers.elements[*id])
+        .filter(|element| !element.deleted && element.origin != Origin::Template)
+        .map(|element| match element.origin {
+            Origin::Own => "@".to_owned(),
+            _ => format!("{}:{}", text(&element.header.name), text(&element.header.value)),
+        })
+        .collect()
+}
+
+fn model(kind: MtaKind, fields: &[(String, String)]) -> Headers {
+    let mut headers = Headers::new(kind, HeaderLimits::default());
+    for (name, value) in fields {
+        headers
+            .receive(Header::new(name.clone(), value.clone()))
+            .unwrap();
+    }
+    headers
+}
+
+/// `"A:1 A:2"` as fields.
+fn fields(text: &str) -> Vec<(String, String)> {
+    text.split_whitespace()
+        .map(|field| field.split_once(':').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// `"h X v"`, `"i 3 X v"`, `"m 1 X v"`, `"m 1 X"` as an edit.
+fn edit(text: &str) -> Edit {
+    let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    let mut words = words.into_iter();
+    let (kind, mut next) = (words.next().unwrap(), || words.next().unwrap_or_default());
+    match kind.as_str() {
+        "h" => Edit::add(next(), next()),
+        "i" => Edit::insert(next().parse().unwrap(), next(), next()),
+        "m" => Edit::change(next().parse().unwrap(), next(), next()),
+        other => panic!("unknown edit {other}"),
+    }
+}
+
+fn edits(texts: &[&str]) -> Vec<Edit> {
+    texts.iter().map(|text| edit(text)).collect()
+}
+
+/// Runs filters one after the other and compares the edits that go to the MTA.
+#[track_caller]
+fn check(kind: MtaKind, sent: &str, filters: &[&[&str]], expected: &[&str]) {
+    let mut headers = model(kind, &fields(sent));
+    for filter in filters {
+        let seen = headers.snapshot();
+        headers.apply(&seen, &edits(filter)).unwrap();
+    }
+    assert_eq!(headers.difference(), edits(expected), "{filters:?}");
+}
+
+const RECEIVED: &str = "Received:r1 Received:r2 A:1 A:2 Subject:s";
+
+#[test]
+fn worked_examples_on_both_mtas() {
+    use MtaKind::{Postfix, Sendmail};
+    let inserts_then_changes: &[&[&str]] = &[&["i 0 X-A x"], &["m 2 Received new"]];
+    let same_name: &[&[&str]] = &[&["i 0 Received a"], &["m 2 Received new"]];
+    let deletes_then_changes: &[&[&str]] = &[&["m 1 A"], &["m 1 A new"]];
+    let below_then_above: &[&[&str]] = &[&["i 1 A-Below x"], &["i 0 DKIM y"]];
+    for kind in [Postfix, Sendmail] {
+        check(kind, RECEIVED, inserts_then_changes, &["m 2 Received new", "i 0 X-A x"]);
+        check(kind, RECEIVED, same_name, &["m 1 Received new", "i 0 Received a"]);
+        check(kind, RECEIVED, deletes_then_changes, &["m 2 A new", "m 1 A"]);
+        check(kind, RECEIVED, below_then_above, &["i 1 A-Below x", "i 0 DKIM y"]);
+        // New and changed is one addition; new and deleted is nothing; changed back is nothing.
+        check(kind, RECEIVED, &[&["h H 1"], &["m 1 H 2"]], &["h H 2"]);
+        check(kind, RECEIVED, &[&["h H 1"], &["m 1 H"]], &[]);
+        check(kind, RECEIVED, &[&["m 1 A x"], &["m 1 A 1"]], &[]);
+        check(kind, RECEIVED, &[&["m 1 A x", "m 1 A"]], &["m 1 A"]);
+        // Index 0 is the first; a deletion of what is not there is nothing.
+        check(kind, RECEIVED, &[&["m 0 A x", "m 9 A", "m 1 None"]], &["m 1 A x"]);
+        check(kind, RECEIVED, &[&["m 2 A", "m 1 A"]], &["m 2 A", "m 1 A"]);
+    }
+    check(Postfix, RECEIVED, &[&["m 9 A x"]], &["h A x"]);
+    check(Sendmail, RECEIVED, &[&["m 9 A x"]], &["h A x"]);
+    check(Sendmail, RECEIVED, &[&["m 1 Date x"]], &["m 1 Date x"]);
+    check(Postfix, RECEIVED, &[&["i 99 X x", "h Y y"]], &["h X x", "h Y y"]);
+    check(Sendmail, RECEIVED, &[&["i 99 X x"]], &[&*format!("i {END} X x")]);
+    // In the middle: position 3 is below the second field, and so is node 8 + 2.
+    check(Postfix, RECEIVED, &[&["i 3 X x"]], &["i 3 X x"]);
+    check(Sendmail, RECEIVED, &[&["i 10 X x"]], &["i 10 X x"]);
+    check(Sendmail, RECEIVED, &[&["i 5 X x"]], &["i 1 X x"]);
+}
+
+#[test]
+fn a_forged_field_and_an_added_one_are_told_apart_as_each_mta_would() {
+    let filters: &[&[&str]] = &[&["h X-Spam yes"], &["m 1 X-Spam"]];
+    check(MtaKind::Postfix, "X-Spam:no", filters, &["m 1 X-Spam", "h X-Spam yes"]);
+    check(MtaKind::Sendmail, "X-Spam:no", filters, &[]);
+}
+
+#[test]
+fn ascending_deletions_follow_the_mta() {
+    let filters: &[&[&str]] = &[&["m 1 A", "m 1 A"]];
+    check(MtaKind::Postfix, RECEIVED, filters, &["m 2 A", "m 1 A"]);
+    check(MtaKind::Sendmail, RECEIVED, filters, &["m 1 A"]);
+    let revives: &[&[&str]] = &[&["m 1 A", "m 1 A new"]];
+    check(MtaKind::Postfix, RECEIVED, revives, &["m 2 A new", "m 1 A"]);
+    check(MtaKind::Sendmail, RECEIVED, revives, &["m 1 A new"]);
+}
+
+#[test]
+fn the_measured_edit_set_is_written_in_the_measured_order() {
+    let sent = "Received:r1 Received:r2 A:1 A:2 B:b From:f Message-Id:m Date:d Subject:s";
+    let filter: &[&str] = &[
+        "h Tail1 t", "h Tail2 t", "m 2 A changed", "m 1 A", "m 1 Received",
+    ];
+    // Asked for from the bottom up, as a careful filter does: positions count what is still there.
+    let postfix: &[&str] = &["i 3 Mid x", "i 1 Below2 x", "i 1 Below1 x", "i 0 Top2 x", "i 0 Top1 x"];
+    let sendmail: &[&str] = &["i 12 Mid x", "i 1 Below2 x", "i 1 Below1 x", "i 0 Top2 x", "i 0 Top1 x"];
+    for (kind, inserted) in [(MtaKind::Postfix, postfix), (MtaKind::Sendmail, sendmail)] {
+        let asked = [filter, inserted].concat();
+        let head = ["m 2 A changed", "m 1 A", "m 1 Received"];
+        let tail = ["h Tail1 t", "h Tail2 t"];
+        let expected = [&head[..], inserted, &tail[..]].concat();
+        check(kind, sent, &[&asked], &expected);
+    }
+}
+
+#[test]
+fn members_of_one_segment_count_on_the_same_list() {
+    let mut headers = model(MtaKind::Postfix, &fields(RECEIVED));
+    let seen = headers.snapshot();
+    for filter in [&["i 0 X x", "m 1 A"][..], &["m 2 Received new", "m 2 A new", "i 0 Y y"]] {
+        headers.apply(&seen, &edits(filter)).unwrap();
+    }
+    let expected = ["m 2 Received new", "m 2 A new", "m 1 A", "i 0 X x", "i 0 Y y"];
+    assert_eq!(headers.difference(), edits(&expected));
+    let names: Vec<String> = headers
+        .view(&headers.snapshot())
+        .iter()
+        .map(|header| text(&header.name))
+        .collect();
+    assert_eq!(names.join(" "), "Y X Received Received A Subject");
+}
+
+#[test]
+fn limits_hold_for_fields_and_bytes_and_edits() {
+    let limits = HeaderLimits { fields: 3, bytes: 20 };
+    let mut headers = Headers::new(MtaKind::Postfix, limits);
+    headers.receive(Header::new("A", "1")).unwrap();
+    headers.receive(Header::new("B", "1")).unwrap();
+    let error = headers.receive(Header::new("C", "1")).unwrap_err();
+    assert!(error.to_string().contains("3 fields"), "{error}");
+    let mut headers = Headers::new(MtaKind::Postfix, limits);
+    headers.receive(Header::new("A", "1234567890")).unwrap();
+    let seen = headers.snapshot();
+    let change = [Edit::change(1, "A", "1234567890")];
+    assert!(headers.apply(&seen, &change).is_err());
+}
+
+/// Three bytes as an edit of a field named A, B or Received at a tricky position.
+fn random_edit((kind, index, name): (u8, u8, u8), kind_of_mta: MtaKind) -> Edit {
+    let name = ["A", "a", "B", "Received", "New"][usize::from(name % 5)];
+    let near = match kind_of_mta {
+        MtaKind::Postfix => u32::from(index % 8),
+        MtaKind::Sendmail => u32::from(index % 16),
+    };
+    match kind % 4 {
+        0 => Edit::add(name, format!("{kind}")),
+        1 => Edit::insert(near, name, format!("{kind}")),
+        2 => Edit::delete(u32::from(index % 4), name),
+        _ => Edit::change(u32::from(index % 4), name, format!("{kind}")),
+    }
+}
+
+/// The edits of up to three filters, each as [`random_edit`] reads it.
+type Filters = Vec<Vec<(u8, u8, u8)>>;
+
+#[test]
+fn the_difference_makes_of_the_original_what_the_filters_made_of_it() {
+    bolero::check!()
+        .with_type::<(Vec<u8>, Filters)>()
+        .with_iterations(3000)
+        .for_each(|(names, filters)| {
+            for kind in [MtaKind::Postfix, MtaKind::Sendmail] {
+                check_random(names, filters, kind);
+            }
+        });
+}
+
+fn check_random(names: &[u8], filters: &Filters, kind: MtaKind) {
+    let sent: Vec<(String, String)> = names
+        .iter()
+        .take(12)
+        .enumerate()
+        .map(|(number, name)| {
+            let name = ["A", "B", "Received", "C"][usize::from(name % 4)];
+            (name.to_owned(), format!("o{number}"))
+        })
+        .collect();
+    let mut headers = model(kind, &sent);
+    let mut chain = Naive::new(kind, &sent);
+    for filter in filters.iter().take(3) {
+        let edits: Vec<Edit> = filter
+            .iter()
+            .take(10)
+            .map(|bytes| random_edit(*bytes, kind))
+            .collect();
+        let seen = headers.snapshot();
+        headers.apply(&seen, &edits).unwrap();
+        chain.apply(&edits);
+    }
+    let difference = headers.difference();
+    let mut written = Naive::new(kind, &sent);
+    written.apply(&difference);
+    if kind == MtaKind::Postfix {
+        assert_eq!(show(&headers), chain.show(), "model against chain");
+        assert_eq!(written.show(), chain.show(), "{difference:?}");
+    } else {
+        // Where Sendmail puts an added field depends on what else is there by then: compare the
+        // fields of each name and the order of the original ones.
+        assert_eq!(sorted(written.show()), sorted(chain.show()), "{difference:?}");
+        assert_eq!(originals(&written.show()), originals(&chain.show()));
+    }
+}
+
+fn sorted(mut shown: Vec<String>) -> Vec<String> {
+    shown.sort_unstable();
+    shown
+}
+
+fn originals(shown: &[String]) -> Vec<String> {
+    let is_original = |field: &&String| field.contains(":o") || *field == "@";
+    shown.iter().filter(is_original).cloned().collect()
+}
