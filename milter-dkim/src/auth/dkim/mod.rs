@@ -4,4 +4,9 @@
 pub mod body_hash;
 pub mod canonical;
 pub mod key;
+pub mod lookup;
+pub mod private_key;
+pub mod report;
+pub mod sign;
 pub mod signature;
+pub mod verify;
