@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use milter_proto::daemon::escaped;
 use milter_proto::filter::{Context, Filter, Needs, Transaction};
 use milter_proto::message::{Address, Connection, Header};
 use milter_proto::verdict::{BodyVerdict, Outcome, Verdict};
@@ -40,6 +41,12 @@ impl Clamav {
         Self {
             meaning: Arc::new(meaning),
         }
+    }
+
+    /// What the configuration means.
+    #[must_use]
+    pub fn meaning(&self) -> &Meaning {
+        &self.meaning
     }
 }
 
@@ -117,7 +124,13 @@ impl Transaction for Message {
 
     async fn finish(self, cx: Context<'_>) -> Outcome {
         let asked = Instant::now();
+        let forged = self.marking.forged_scanned.max(self.marking.forged_status);
         let report = match self.scan {
+            _ if forged > outcome::FORGED_MAX => Report {
+                finding: Finding::Forged,
+                server: None,
+                size: 0,
+            },
             Ok(scan) => scan.finish().await,
             Err(exemption) => Report {
                 finding: Finding::Exempt(exemption),
@@ -138,11 +151,12 @@ impl Transaction for Message {
 
 /// The line for a message. A message that no clamd scanned is a warning: an operator has to act.
 fn log(queue_id: &[u8], report: &Report, action: Action, (started, asked): (Instant, Instant)) {
-    let id = queue_id.escape_ascii();
+    let queue_id = escaped(queue_id);
     let (result, detail): (&str, &str) = match &report.finding {
         Finding::Clean => ("clean", ""),
         Finding::Infected(name) => ("infected", name.as_str()),
         Finding::Encrypted(name) => ("encrypted", name.as_str()),
+        Finding::Forged => ("forged", ""),
         Finding::TooLarge => ("too large", ""),
         Finding::Exempt(Exemption::Network) => ("exempt", "network"),
         Finding::Exempt(Exemption::Authenticated) => ("exempt", "authenticated"),
@@ -156,9 +170,9 @@ fn log(queue_id: &[u8], report: &Report, action: Action, (started, asked): (Inst
     let (size, waited) = (report.size, asked.elapsed().as_millis());
     let total = started.elapsed().as_millis();
     if matches!(report.finding, Finding::Unscanned(_)) {
-        warn!(%id, %action, result, detail, clamd, size, waited, total, "message");
+        warn!(%queue_id, %action, result, detail, clamd, size, waited, total, "message");
     } else {
-        info!(%id, %action, result, detail, clamd, size, waited, total, "message");
+        info!(%queue_id, %action, result, detail, clamd, size, waited, total, "message");
     }
 }
 

@@ -1,3 +1,7 @@
-//! Scans mail through clamd while it arrives.
+//! milter-clamav, the daemon: see the library of the same name.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    milter_proto::daemon::main::<milter_clamav::Clamav>()
+}

@@ -20,6 +20,10 @@ pub const SCANNED: &str = "X-Virus-Scanned";
 /// The result in one word, as clamav-milter has it.
 pub const STATUS: &str = "X-Virus-Status";
 
+/// How many forged fields of either name are removed. A message with more is refused: an MTA, or
+/// a proxy before it, need not take that many changes.
+pub const FORGED_MAX: u32 = 1000;
+
 /// What to do with a message in which something was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -138,6 +142,10 @@ pub fn rule(finding: &Finding, policy: &Policy) -> Ruling {
             let text = format!("encrypted content is not accepted here: {name}");
             (policy.encrypted.into(), 550, "5.7.1", text)
         }
+        Finding::Forged => {
+            let text = "too many header fields that claim a scan".to_owned();
+            (Action::Reject, 550, "5.7.1", text)
+        }
         Finding::TooLarge => {
             let text = "message is too large to be scanned for malware".to_owned();
             (policy.too_large.into(), 552, "5.3.4", text)
@@ -171,6 +179,7 @@ fn unscanned(finding: &Finding) -> Option<&'static str> {
     match finding {
         Finding::Clean | Finding::Infected(_) => None,
         Finding::Encrypted(_) => Some("encrypted content"),
+        Finding::Forged => Some("forged header fields"),
         Finding::TooLarge => Some("too large"),
         Finding::Exempt(Exemption::Network) => Some("client is exempt"),
         Finding::Exempt(Exemption::Authenticated) => Some("client has authenticated"),
@@ -183,7 +192,9 @@ fn status(finding: &Finding) -> String {
         Finding::Clean => "Clean".to_owned(),
         Finding::Infected(name) => format!("Infected ({name})"),
         Finding::Encrypted(name) => format!("Encrypted ({name})"),
-        Finding::TooLarge | Finding::Exempt(_) | Finding::Unscanned(_) => "Not scanned".to_owned(),
+        Finding::Forged | Finding::TooLarge | Finding::Exempt(_) | Finding::Unscanned(_) => {
+            "Not scanned".to_owned()
+        }
     }
 }
 
@@ -423,6 +434,9 @@ mod tests {
             };
             check(&Finding::TooLarge, &policy, action, verdict, fields);
         }
+        let text = "550 5.7.1 too many header fields that claim a scan";
+        let policy = Policy::default();
+        check(&Finding::Forged, &policy, Action::Reject, text, &[]);
         let later = "451 4.7.1 malware scanner is not available, try later";
         let never = "554 5.7.1 message could not be scanned for malware";
         let fields = [" no (scanner not available)", " Not scanned"];

@@ -53,6 +53,8 @@ pub enum Finding {
     Encrypted(Signature),
     /// It is larger than our limit or clamd's, or clamd reached another limit within it.
     TooLarge,
+    /// It came with more than [`crate::outcome::FORGED_MAX`] fields that claim a scan.
+    Forged,
     /// It does not have to be scanned.
     Exempt(Exemption),
     /// No clamd scanned it; why is for the log.

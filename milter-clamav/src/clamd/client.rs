@@ -191,7 +191,8 @@ impl Stream {
     }
 }
 
-/// Asks `server` a question that has no data: [`Request::Ping`] or [`Request::Version`].
+/// Asks `server` a question that has no data, [`Request::Ping`] or [`Request::Version`]: its
+/// answer in words.
 ///
 /// # Errors
 /// Any [`Trouble`].
@@ -199,7 +200,7 @@ pub async fn ask(
     server: &Address,
     request: Request,
     deadlines: Deadlines,
-) -> Result<Response, Trouble> {
+) -> Result<String, Trouble> {
     let mut connection = Connection::open(server, request, deadlines.connect).await?;
     let early = connection.send(request.as_bytes(), deadlines.write).await?;
     let response = match early {
@@ -210,8 +211,12 @@ pub async fn ask(
         }
     };
     match response {
+        Response::Pong => Ok("PONG".to_owned()),
+        Response::Version(text) => Ok(text),
         Response::Failed(text) => Err(Trouble::Failed(text)),
-        response => Ok(response),
+        Response::Clean | Response::Found(_) | Response::SizeLimit => {
+            Err(BadReply::Unknown(format!("{response:?}")).into())
+        }
     }
 }
 

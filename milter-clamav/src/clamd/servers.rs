@@ -13,8 +13,8 @@ use milter_proto::net::Address;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::Request;
 use super::client::{self, Deadlines, Trouble};
-use super::{Request, Response};
 
 /// Which server a new message goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,12 @@ impl Servers {
         }
     }
 
+    /// As they are listed.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Server>] {
+        &self.all
+    }
+
     /// For each step with a server.
     #[must_use]
     pub fn deadlines(&self) -> Deadlines {
@@ -121,11 +127,8 @@ impl Servers {
     /// Asks every server whether it is there, and logs what it says.
     pub async fn greet(&self) {
         for server in &self.all {
-            match client::ask(&server.address, Request::Version, self.deadlines()).await {
-                Ok(Response::Version(version)) => {
-                    info!(clamd = %server.address, %version, "clamd found");
-                }
-                Ok(_) => {}
+            match server.version(self.deadlines()).await {
+                Ok(version) => info!(clamd = %server.address, %version, "clamd found"),
                 Err(trouble) => self.note(server, Some(&trouble)),
             }
         }
@@ -162,6 +165,15 @@ impl Servers {
 }
 
 impl Server {
+    /// Asks for a sign of life, then for the version of clamd and its signatures.
+    ///
+    /// # Errors
+    /// Any [`Trouble`].
+    pub async fn version(&self, deadlines: Deadlines) -> Result<String, Trouble> {
+        client::ask(&self.address, Request::Ping, deadlines).await?;
+        client::ask(&self.address, Request::Version, deadlines).await
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
