@@ -76,7 +76,10 @@ pub(crate) fn all(listeners: &[Listener]) -> Result<Vec<Bound>, Failure> {
 }
 
 /// Binds one socket.
-fn bind_one(listener: &Listener) -> Result<Bound, Failure> {
+///
+/// # Errors
+/// When it cannot be bound: who is in the way, and what to do.
+pub fn bind_one(listener: &Listener) -> Result<Bound, Failure> {
     let address = listener.socket.to_string();
     let (socket, address, file) = match &listener.socket {
         Address::Inet { host, port } => {

@@ -39,7 +39,7 @@ pub use args::command_line;
 pub use config::{Common, ConfigError};
 pub use exit::Failure;
 pub use host::Host;
-pub use listen::{Bound, Socket, SocketFile};
+pub use listen::{Bound, Socket, SocketFile, bind_one};
 pub use log::{ESCAPED_MAX, Escaped, escaped};
 pub use signals::Signal;
 pub use start::{CommandContext, main};

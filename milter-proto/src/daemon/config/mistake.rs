@@ -212,7 +212,8 @@ fn between_backticks(message: &str) -> Option<&str> {
 }
 
 /// The name most like `written`, when it is like it at all.
-fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.7;
     let likeness = |name: &str| {
         let plain = written.to_ascii_lowercase().replace('-', "_");

@@ -16,6 +16,7 @@ mod tests;
 
 pub use default_file::{default_file, round_trip_of_defaults};
 pub(crate) use effective::effective;
+pub use mistake::nearest;
 pub use quantity::{FileMode, NotA, Seconds, Size};
 pub use secret::Secret;
 pub use sections::{Common, Format, Level, Listener, Log, Process, Server};
