@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
+use milter_proto::daemon::config::nearest;
 use milter_proto::net::Address;
 
 use crate::config::{self, Match, Names, Settings};
@@ -363,9 +364,15 @@ fn segments(
 }
 
 fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let _ = written;
+    if let Some(name) = nearest(written, known.clone()) {
+        return format!("did you mean {name:?}?");
+    }
     let known: Vec<&str> = known.collect();
-    format!("there are: {}", known.join(", "))
+    if known.is_empty() {
+        "there is none at all".to_owned()
+    } else {
+        format!("there are: {}", known.join(", "))
+    }
 }
 
 fn source(milter: &config::Milter) -> Source {
