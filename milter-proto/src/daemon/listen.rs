@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind,
     connect, getsockopt, listen, setsockopt, socket, sockopt,
 };
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use tracing::{debug, info, warn};
 
 use super::config::{FileMode, Listener};
@@ -67,12 +68,17 @@ pub(crate) fn all(listeners: &[Listener]) -> Result<Vec<Bound>, Failure> {
         .map(
             |(index, listener)| match inherited.take(index, listener, listeners)? {
                 Some(bound) => Ok(bound),
-                None => bind_one(listener),
+                None => bind_one(listener).map_err(|failure| in_section(failure, listener)),
             },
         )
         .collect::<Result<Vec<_>, Failure>>()?;
     inherited.warn_of_rest();
     Ok(bound)
+}
+
+fn in_section(failure: Failure, listener: &Listener) -> Failure {
+    let message = format!("[{}] {failure}", listener.section);
+    Failure::new(failure.code, message)
 }
 
 /// Binds one socket.
@@ -274,12 +280,8 @@ fn bind_unix(
     make_room(path, &address)?;
     let gid = group.map(privileges::group).transpose()?;
     let socket = stream_socket(AddressFamily::Unix).map_err(|error| unix_failure(error, path))?;
-    // The file gets its mode as it is made, and nobody can connect until we listen.
-    let mask = Mode::from_bits_truncate(!mode.bits() & 0o777);
-    let before = umask(mask);
-    let made = bind(socket.as_raw_fd(), &address);
-    umask(before);
-    made.map_err(|error| unix_failure(error, path))?;
+    // Nobody can connect until we listen; by then mode and group are right.
+    bind(socket.as_raw_fd(), &address).map_err(|error| unix_failure(error, path))?;
     let file = SocketFile {
         path: path.to_owned(),
         identity: identity(path).unwrap_or_default(),
@@ -288,6 +290,9 @@ fn bind_unix(
         lchown(path, None, Some(gid.as_raw()))
             .map_err(|error| group_failure(&error, path, name))?;
     }
+    let bits = Mode::from_bits_truncate(mode.bits());
+    fchmodat(AT_FDCWD, path, bits, FchmodatFlags::NoFollowSymlink)
+        .map_err(|error| unix_failure(error, path))?;
     listen(&socket, Backlog::MAXCONN).map_err(|error| unix_failure(error, path))?;
     Ok((UnixListener::from(socket), file))
 }
@@ -374,3 +379,6 @@ fn group_failure(error: &io::Error, path: &Path, group: &str) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;
