@@ -16,8 +16,6 @@
 
 pub mod client;
 pub mod codec;
-#[cfg(test)]
-pub(crate) mod fake;
 pub mod servers;
 
 use std::fmt;

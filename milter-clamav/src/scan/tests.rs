@@ -1,21 +1,25 @@
 //! Scans against clamds that fail in every way there is.
 
+mod fake;
+
 use std::time::Duration;
 
+use fake::{CLEAN, Do, Fake};
 use milter_proto::net::Address;
 
 use super::*;
+use crate::clamd::Request;
 use crate::clamd::client::Deadlines;
-use crate::clamd::fake::{CLEAN, Do, Fake};
+use crate::clamd::client::ask;
 use crate::clamd::servers::{Order, Settings};
 use crate::spool::PREAMBLE;
 
 const FOUND: &[Do] = &[Do::TakeAll, Do::Say(b"stream: Eicar FOUND\0")];
 const MEGABYTE: usize = 1 << 20;
 
-fn servers(addresses: Vec<Address>) -> Arc<Servers> {
+fn settings(addresses: Vec<Address>) -> Settings {
     let wait = Duration::from_millis(300);
-    Arc::new(Servers::new(Settings {
+    Settings {
         addresses,
         order: Order::Listed,
         deadlines: Deadlines {
@@ -24,7 +28,11 @@ fn servers(addresses: Vec<Address>) -> Arc<Servers> {
             reply: wait,
         },
         probe_interval: Duration::from_millis(50),
-    }))
+    }
+}
+
+fn servers(addresses: Vec<Address>) -> Arc<Servers> {
+    Arc::new(Servers::new(settings(addresses)))
 }
 
 fn limits() -> Limits {
@@ -295,4 +303,62 @@ async fn a_full_disk_costs_the_second_attempt_only() {
     let found = scan(&servers, full(), 50_000, 999).await;
     assert!(matches!(found, Finding::Unscanned(_)), "{found:?}");
     assert_eq!(fake.streams().len(), 1);
+}
+
+#[tokio::test]
+async fn messages_rotate() {
+    let fakes = [Fake::start(&[CLEAN]), Fake::start(&[CLEAN])];
+    let addresses = fakes.iter().map(|fake| fake.address.clone()).collect();
+    let settings = Settings {
+        order: Order::Rotate,
+        ..settings(addresses)
+    };
+    let servers = Arc::new(Servers::new(settings));
+    for _ in 0..4 {
+        assert_eq!(scan(&servers, limits(), 10, 10).await, Finding::Clean);
+    }
+    assert_eq!(fakes.map(|fake| fake.streams().len()), [2, 2]);
+}
+
+#[tokio::test]
+async fn questions_without_data() {
+    let check = async |request, say: &'static [Do], expected: &str| {
+        let fake = Fake::start(&[say]);
+        let deadlines = settings(Vec::new()).deadlines;
+        let shown = match ask(&fake.address, request, deadlines).await {
+            Ok(text) => text,
+            Err(trouble) => trouble.to_string(),
+        };
+        assert_eq!(shown, expected);
+    };
+    let pong: &[Do] = &[Do::TakeAll, Do::Say(b"PONG\0")];
+    check(Request::Ping, pong, "PONG").await;
+    let version: &[Do] = &[Do::TakeAll, Do::Say(b"ClamAV 1.4.6/1/x\0")];
+    check(Request::Version, version, "ClamAV 1.4.6/1/x").await;
+    let unknown: &[Do] = &[Do::TakeAll, Do::Say(b"UNKNOWN COMMAND\0")];
+    check(Request::Ping, unknown, "clamd reports \"UNKNOWN COMMAND\"").await;
+    check(Request::Ping, &[Do::Hang], "no answer within 300ms").await;
+}
+
+/// A server that says nothing takes its chunks one by one: the sum of the waits has a limit.
+#[tokio::test]
+async fn a_server_that_is_always_slow_is_given_up() {
+    const SLOW: &[Do] = &[
+        Do::Take(400_000),
+        Do::Sleep(Duration::from_millis(200)),
+        Do::Take(400_000),
+        Do::Sleep(Duration::from_millis(200)),
+        Do::Drain,
+    ];
+    let fake = Fake::start(&[SLOW]);
+    let servers = servers(vec![fake.address.clone()]);
+    let limits = Limits {
+        total: Duration::from_millis(250),
+        ..limits()
+    };
+    let found = scan(&servers, limits, 2 * MEGABYTE, 65_535).await;
+    let Finding::Unscanned(reason) = found else {
+        panic!("{found:?}");
+    };
+    assert!(reason.contains("takes no more data"), "{reason}");
 }

@@ -17,6 +17,8 @@ pub(crate) enum Do {
     TakeAll,
     /// Takes the command and this many bytes of whatever follows.
     Take(usize),
+    /// Takes whatever comes, and says nothing.
+    Drain,
     /// Sends this.
     Say(&'static [u8]),
     /// Waits.
@@ -90,6 +92,9 @@ async fn play(mut socket: UnixStream, script: &[Do], kept: Arc<Mutex<Vec<Vec<u8>
             Do::Take(count) => {
                 let mut buffer = vec![0; *count];
                 let _ = socket.read_exact(&mut buffer).await;
+            }
+            Do::Drain => {
+                let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
             }
             Do::Say(bytes) => {
                 let _ = socket.write_all(bytes).await;
