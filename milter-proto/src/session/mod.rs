@@ -16,6 +16,8 @@
 //! next. An error names the stage and whose fault it is, and leaves the state as it was; what
 //! follows from it is for the caller to decide.
 
+#[cfg(test)]
+mod drive;
 mod error;
 mod event;
 mod facts;
