@@ -202,7 +202,9 @@ impl FilterSide {
             macros.clear();
         }
         let mut actions = actions;
-        actions.set(Actions::SET_MACRO_LIST, !macros.is_empty());
+        if !macros.is_empty() {
+            actions |= Actions::SET_MACRO_LIST;
+        }
         self.facts = Facts::new(actions, steps & possible & Steps::NEGOTIABLE);
         self.wished = steps;
         self.owed = Owed::Nothing;

@@ -1,0 +1,183 @@
+//! TCP and Unix sockets as one type.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::net::address::Address;
+
+/// A connected socket. TCP is set to send at once (`TCP_NODELAY`): we collect writes ourselves.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Inet(TcpStream),
+    /// A socket in the file system.
+    Unix(UnixStream),
+}
+
+/// Who is at the other end, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer(String);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Peer {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl Stream {
+    /// Connects to `address`; a name is looked up, and its addresses are tried in turn.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Inet { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Self::Inet(stream)
+            }
+            Address::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
+        })
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Inet(TcpListener),
+    /// A socket in the file system.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `address` as it is: modes, groups and left-over sockets are the business of `daemon`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Inet { host, port } => {
+                Self::Inet(TcpListener::bind((host.as_str(), *port)).await?)
+            }
+            Address::Unix(path) => Self::Unix(UnixListener::bind(path)?),
+        })
+    }
+
+    /// A TCP socket that was bound elsewhere.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Self::Inet)
+    }
+
+    /// A Unix socket that was bound elsewhere.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener).map(Self::Unix)
+    }
+
+    /// Where it listens; the port that the system chose, when it was left to it.
+    ///
+    /// # Errors
+    /// What the system says; a Unix socket without a path is an error.
+    pub fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Inet(listener) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Inet {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                })
+            }
+            Self::Unix(listener) => listener
+                .local_addr()?
+                .as_pathname()
+                .map(|path| Address::Unix(path.to_owned()))
+                .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)),
+        }
+    }
+
+    /// The next connection, if there is one.
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+        match self {
+            Self::Inet(listener) => listener.poll_accept(cx).map(|accepted| {
+                let (stream, address) = accepted?;
+                stream.set_nodelay(true)?;
+                Ok((Stream::Inet(stream), Peer(address.to_string())))
+            }),
+            Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
+                let (stream, _) = accepted?;
+                // A client's own end has no name: say which socket it came in by.
+                let peer = self.address().map_or_else(|_| "unix".into(), String::from);
+                Ok((Stream::Unix(stream), Peer(peer)))
+            }),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Inet(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Inet(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Inet(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Inet(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Inet(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
