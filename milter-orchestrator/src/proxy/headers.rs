@@ -204,11 +204,7 @@ impl Headers {
     /// Applies the edits of one filter, whose positions refer to `seen`; edits of anything but the
     /// header are passed over. Where two filters that saw the same change the same field, the later
     /// one wins.
-    pub(crate) fn apply(
-        &mut self,
-        seen: &Snapshot,
-        edits: &[Edit],
-    ) -> Result<(), HeaderTooLarge> {
+    pub(crate) fn apply(&mut self, seen: &Snapshot, edits: &[Edit]) -> Result<(), HeaderTooLarge> {
         let mut working = seen.clone();
         for edit in edits {
             match edit {
@@ -327,7 +323,9 @@ impl Headers {
     ) -> Result<(), HeaderTooLarge> {
         self.charge(&header)?;
         let appended = place == working.slots.len();
-        let above = place.checked_sub(1).and_then(|place| working.slots.get(place));
+        let above = place
+            .checked_sub(1)
+            .and_then(|place| working.slots.get(place));
         let position = match above {
             _ if appended => self.order.len(),
             None => 0,

@@ -4,17 +4,14 @@
 //! when nobody wants it, a reply is promised away only when nobody will give one. What the proxy can
 //! make up for (events left out, replies that are not given, skip) is offered to every filter
 //! whatever the MTA can do; what it cannot make up for is offered only when the MTA has it.
-//! Nothing here connects or waits; an answer that cannot be used is a [`BadAnswer`].
+//! Nothing here connects, waits or fails.
 
 use bytes::Bytes;
+use milter_proto::wire::VERSION;
 use milter_proto::wire::options::{Actions, MacroStage, Offer, Steps};
-use thiserror::Error;
 
 /// Names in a macro list at most: Sendmail refuses more (`MAXFILTERMACROS`).
 const MACRO_NAMES_MAX: usize = 50;
-
-/// The newest protocol version, which every filter is offered.
-const VERSION: u32 = 6;
 
 /// What an offer of no actions at all stands for (`SMFI_V1_ACTS`).
 const ACTIONS_V1: Actions = Actions::from_bits_truncate(0x0f);
@@ -50,22 +47,11 @@ const DEFAULT_MACROS: [(MacroStage, &str); 7] = [
         MacroStage::Mail,
         "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer} {auth_ssf}",
     ),
-    (
-        MacroStage::Rcpt,
-        "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
-    ),
+    (MacroStage::Rcpt, "i {rcpt_addr} {rcpt_host} {rcpt_mailer}"),
     (MacroStage::Data, "i"),
     (MacroStage::EndOfMessage, "i {msg_id}"),
     (MacroStage::EndOfHeaders, "i"),
 ];
-
-/// Why a filter's answer to the negotiation is of no use.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum BadAnswer {
-    /// A version that does not exist, or that was not offered.
-    #[error("answered with protocol version {0}, offered was 2 to {VERSION}")]
-    Version(u32),
-}
 
 /// What one filter asks of the negotiation with the MTA.
 #[derive(Debug, Clone, Copy)]
@@ -111,28 +97,6 @@ pub(crate) fn for_filter(mta: &Offer) -> Offer {
         steps: (mta.steps & passed_on) | made_up,
         macros: Vec::new(),
     }
-}
-
-/// A filter's answer brought within what it was offered, and the bits that were not.
-pub(crate) fn narrow(answer: Offer, offered: &Offer) -> Result<(Offer, bool), BadAnswer> {
-    if !(2..=VERSION).contains(&answer.version) {
-        return Err(BadAnswer::Version(answer.version));
-    }
-    let actions = answer.actions & offered.actions;
-    let mut steps = answer.steps & offered.steps;
-    let surplus = actions != answer.actions || steps != answer.steps;
-    if answer.version < 4 {
-        steps |= Steps::NO_DATA;
-    }
-    if answer.version < 3 {
-        steps |= Steps::NO_UNKNOWN;
-    }
-    let narrowed = Offer {
-        actions,
-        steps,
-        ..answer
-    };
-    Ok((narrowed, surplus))
 }
 
 /// The one answer to the MTA (whose normalised offer is `mta`) that serves all filters.

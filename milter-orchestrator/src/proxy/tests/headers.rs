@@ -42,7 +42,11 @@ impl Naive {
                 nodes
             }
         };
-        nodes.extend(fields.iter().map(|(n, v)| Node::Field(n.clone(), v.clone())));
+        nodes.extend(
+            fields
+                .iter()
+                .map(|(n, v)| Node::Field(n.clone(), v.clone())),
+        );
         Self { kind, nodes }
     }
 
@@ -139,7 +143,11 @@ fn show(headers: &Headers) -> Vec<String> {
         .filter(|element| !element.deleted && element.origin != Origin::Template)
         .map(|element| match element.origin {
             Origin::Own => "@".to_owned(),
-            _ => format!("{}:{}", text(&element.header.name), text(&element.header.value)),
+            _ => format!(
+                "{}:{}",
+                text(&element.header.name),
+                text(&element.header.value)
+            ),
         })
         .collect()
 }
@@ -200,24 +208,59 @@ fn worked_examples_on_both_mtas() {
     let deletes_then_changes: &[&[&str]] = &[&["m 1 A"], &["m 1 A new"]];
     let below_then_above: &[&[&str]] = &[&["i 1 A-Below x"], &["i 0 DKIM y"]];
     for kind in [Postfix, Sendmail] {
-        check(kind, RECEIVED, inserts_then_changes, &["m 2 Received new", "i 0 X-A x"]);
-        check(kind, RECEIVED, same_name, &["m 1 Received new", "i 0 Received a"]);
-        check(kind, RECEIVED, deletes_then_changes, &["m 2 A new", "m 1 A"]);
-        check(kind, RECEIVED, below_then_above, &["i 1 A-Below x", "i 0 DKIM y"]);
+        check(
+            kind,
+            RECEIVED,
+            inserts_then_changes,
+            &["m 2 Received new", "i 0 X-A x"],
+        );
+        check(
+            kind,
+            RECEIVED,
+            same_name,
+            &["m 1 Received new", "i 0 Received a"],
+        );
+        check(
+            kind,
+            RECEIVED,
+            deletes_then_changes,
+            &["m 2 A new", "m 1 A"],
+        );
+        check(
+            kind,
+            RECEIVED,
+            below_then_above,
+            &["i 1 A-Below x", "i 0 DKIM y"],
+        );
         // New and changed is one addition; new and deleted is nothing; changed back is nothing.
         check(kind, RECEIVED, &[&["h H 1"], &["m 1 H 2"]], &["h H 2"]);
         check(kind, RECEIVED, &[&["h H 1"], &["m 1 H"]], &[]);
         check(kind, RECEIVED, &[&["m 1 A x"], &["m 1 A 1"]], &[]);
         check(kind, RECEIVED, &[&["m 1 A x", "m 1 A"]], &["m 1 A"]);
         // Index 0 is the first; a deletion of what is not there is nothing.
-        check(kind, RECEIVED, &[&["m 0 A x", "m 9 A", "m 1 None"]], &["m 1 A x"]);
+        check(
+            kind,
+            RECEIVED,
+            &[&["m 0 A x", "m 9 A", "m 1 None"]],
+            &["m 1 A x"],
+        );
         check(kind, RECEIVED, &[&["m 2 A", "m 1 A"]], &["m 2 A", "m 1 A"]);
     }
     check(Postfix, RECEIVED, &[&["m 9 A x"]], &["h A x"]);
     check(Sendmail, RECEIVED, &[&["m 9 A x"]], &["h A x"]);
     check(Sendmail, RECEIVED, &[&["m 1 Date x"]], &["m 1 Date x"]);
-    check(Postfix, RECEIVED, &[&["i 99 X x", "h Y y"]], &["h X x", "h Y y"]);
-    check(Sendmail, RECEIVED, &[&["i 99 X x"]], &[&*format!("i {END} X x")]);
+    check(
+        Postfix,
+        RECEIVED,
+        &[&["i 99 X x", "h Y y"]],
+        &["h X x", "h Y y"],
+    );
+    check(
+        Sendmail,
+        RECEIVED,
+        &[&["i 99 X x"]],
+        &[&*format!("i {END} X x")],
+    );
     // In the middle: position 3 is below the second field, and so is node 8 + 2.
     check(Postfix, RECEIVED, &[&["i 3 X x"]], &["i 3 X x"]);
     check(Sendmail, RECEIVED, &[&["i 10 X x"]], &["i 10 X x"]);
@@ -227,7 +270,12 @@ fn worked_examples_on_both_mtas() {
 #[test]
 fn a_forged_field_and_an_added_one_are_told_apart_as_each_mta_would() {
     let filters: &[&[&str]] = &[&["h X-Spam yes"], &["m 1 X-Spam"]];
-    check(MtaKind::Postfix, "X-Spam:no", filters, &["m 1 X-Spam", "h X-Spam yes"]);
+    check(
+        MtaKind::Postfix,
+        "X-Spam:no",
+        filters,
+        &["m 1 X-Spam", "h X-Spam yes"],
+    );
     check(MtaKind::Sendmail, "X-Spam:no", filters, &[]);
 }
 
@@ -245,11 +293,27 @@ fn ascending_deletions_follow_the_mta() {
 fn the_measured_edit_set_is_written_in_the_measured_order() {
     let sent = "Received:r1 Received:r2 A:1 A:2 B:b From:f Message-Id:m Date:d Subject:s";
     let filter: &[&str] = &[
-        "h Tail1 t", "h Tail2 t", "m 2 A changed", "m 1 A", "m 1 Received",
+        "h Tail1 t",
+        "h Tail2 t",
+        "m 2 A changed",
+        "m 1 A",
+        "m 1 Received",
     ];
     // Asked for from the bottom up, as a careful filter does: positions count what is still there.
-    let postfix: &[&str] = &["i 3 Mid x", "i 1 Below2 x", "i 1 Below1 x", "i 0 Top2 x", "i 0 Top1 x"];
-    let sendmail: &[&str] = &["i 12 Mid x", "i 1 Below2 x", "i 1 Below1 x", "i 0 Top2 x", "i 0 Top1 x"];
+    let postfix: &[&str] = &[
+        "i 3 Mid x",
+        "i 1 Below2 x",
+        "i 1 Below1 x",
+        "i 0 Top2 x",
+        "i 0 Top1 x",
+    ];
+    let sendmail: &[&str] = &[
+        "i 12 Mid x",
+        "i 1 Below2 x",
+        "i 1 Below1 x",
+        "i 0 Top2 x",
+        "i 0 Top1 x",
+    ];
     for (kind, inserted) in [(MtaKind::Postfix, postfix), (MtaKind::Sendmail, sendmail)] {
         let asked = [filter, inserted].concat();
         let head = ["m 2 A changed", "m 1 A", "m 1 Received"];
@@ -263,10 +327,19 @@ fn the_measured_edit_set_is_written_in_the_measured_order() {
 fn members_of_one_segment_count_on_the_same_list() {
     let mut headers = model(MtaKind::Postfix, &fields(RECEIVED));
     let seen = headers.snapshot();
-    for filter in [&["i 0 X x", "m 1 A"][..], &["m 2 Received new", "m 2 A new", "i 0 Y y"]] {
+    for filter in [
+        &["i 0 X x", "m 1 A"][..],
+        &["m 2 Received new", "m 2 A new", "i 0 Y y"],
+    ] {
         headers.apply(&seen, &edits(filter)).unwrap();
     }
-    let expected = ["m 2 Received new", "m 2 A new", "m 1 A", "i 0 X x", "i 0 Y y"];
+    let expected = [
+        "m 2 Received new",
+        "m 2 A new",
+        "m 1 A",
+        "i 0 X x",
+        "i 0 Y y",
+    ];
     assert_eq!(headers.difference(), edits(&expected));
     let names: Vec<String> = headers
         .view(&headers.snapshot())
@@ -278,7 +351,10 @@ fn members_of_one_segment_count_on_the_same_list() {
 
 #[test]
 fn limits_hold_for_fields_and_bytes_and_edits() {
-    let limits = HeaderLimits { fields: 3, bytes: 20 };
+    let limits = HeaderLimits {
+        fields: 3,
+        bytes: 20,
+    };
     let mut headers = Headers::new(MtaKind::Postfix, limits);
     headers.receive(Header::new("A", "1")).unwrap();
     headers.receive(Header::new("B", "1")).unwrap();
@@ -352,7 +428,11 @@ fn check_random(names: &[u8], filters: &Filters, kind: MtaKind) {
     } else {
         // Where Sendmail puts an added field depends on what else is there by then: compare the
         // fields of each name and the order of the original ones.
-        assert_eq!(sorted(written.show()), sorted(chain.show()), "{difference:?}");
+        assert_eq!(
+            sorted(written.show()),
+            sorted(chain.show()),
+            "{difference:?}"
+        );
         assert_eq!(originals(&written.show()), originals(&chain.show()));
     }
 }

@@ -98,7 +98,10 @@ fn actions_are_united_and_stay_within_the_offer() {
     let add = answer(Actions::ADD_HEADERS, Steps::NO_HELO | Steps::NR_HEADER);
     let change = answer(Actions::CHANGE_HEADERS, Steps::NO_HELO);
     let both = merged(&[add.clone(), change]).actions;
-    assert_eq!(both - Actions::SET_MACRO_LIST, Actions::from_bits_retain(0x11));
+    assert_eq!(
+        both - Actions::SET_MACRO_LIST,
+        Actions::from_bits_retain(0x11)
+    );
 
     let shadow = Wish {
         shadow: true,
@@ -161,13 +164,17 @@ fn a_silent_shadow_does_not_keep_replies_away_nor_force_them() {
 fn macro_lists_keep_the_defaults_and_name_both_ends() {
     let mut listed = answer(Actions::SET_MACRO_LIST, Steps::empty());
     listed.macros = vec![
-        (MacroStage::Mail, Bytes::from_static(b"{i} {auth_authen} {client_ptr}")),
+        (
+            MacroStage::Mail,
+            Bytes::from_static(b"{i} {auth_authen} {client_ptr}"),
+        ),
         (MacroStage::EndOfMessage, Bytes::from_static(b"{x}")),
         (MacroStage::Helo, Bytes::new()),
     ];
     let plain = answer(Actions::empty(), Steps::empty());
     let reply = merged(&[listed, plain]);
-    let list = |stage| list_for(&reply, stage).map(|list| String::from_utf8_lossy(list).into_owned());
+    let list =
+        |stage| list_for(&reply, stage).map(|list| String::from_utf8_lossy(list).into_owned());
     assert_eq!(
         list(MacroStage::Mail).unwrap(),
         "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer} {auth_ssf} {client_ptr}"
@@ -191,35 +198,15 @@ fn macro_lists_stop_where_sendmail_would_refuse() {
 }
 
 #[test]
-fn answers_are_brought_within_the_offer() {
-    let offered = for_filter(&mta());
-    assert_eq!(offered.steps, Steps::from_bits_retain(0x1f_ffff));
-    let table = [
-        (6, Steps::empty(), false, Some(Steps::empty())),
-        (3, Steps::empty(), false, Some(Steps::NO_DATA)),
-        (2, Steps::empty(), false, Some(Steps::NO_DATA | Steps::NO_UNKNOWN)),
-        (6, Steps::MDS_1M | Steps::SKIP, true, Some(Steps::SKIP)),
-        (7, Steps::empty(), false, None),
-        (1, Steps::empty(), false, None),
-    ];
-    for (version, steps, surplus, expected) in table {
-        let given = Offer {
-            version,
-            ..answer(Actions::empty(), steps)
-        };
-        let narrowed = narrow(given, &offered);
-        match expected {
-            Some(steps) => {
-                let (answer, had_surplus) = narrowed.unwrap();
-                assert_eq!((answer.steps, had_surplus), (steps, surplus), "{version}");
-            }
-            None => assert_eq!(narrowed, Err(BadAnswer::Version(version))),
-        }
-    }
-    let without = Offer {
-        steps: mta().steps - Steps::LEADING_SPACE,
+fn what_cannot_be_made_up_for_is_offered_only_when_the_mta_has_it() {
+    assert_eq!(for_filter(&mta()), Offer::full());
+    let old = Offer {
+        version: 2,
+        steps: Steps::NO_ALL - Steps::NO_DATA,
         ..mta()
     };
-    assert!(!for_filter(&without).steps.contains(Steps::LEADING_SPACE));
-    assert!(!merge(&without, &[]).steps.contains(Steps::LEADING_SPACE));
+    let offered = for_filter(&old);
+    let missing = Steps::LEADING_SPACE | Steps::RCPT_REJECTED;
+    assert_eq!(offered.steps, Steps::NEGOTIABLE - missing);
+    assert!(!merge(&old, &[]).steps.contains(Steps::LEADING_SPACE));
 }

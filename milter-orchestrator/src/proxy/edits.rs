@@ -1,0 +1,129 @@
+//! Edits of filters in the terms of the MTA: leading white space, and reasons for quarantine.
+//!
+//! That an edit was negotiated and is harmless was seen to before ([`MtaSide`]). Pure.
+//!
+//! [`MtaSide`]: milter_proto::session::MtaSide
+
+use bytes::Bytes;
+use milter_proto::edit::Edit;
+use milter_proto::message::Header;
+
+/// How leading white space of header values is written on both sides (`SMFIP_HDR_LEADSPC`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spacing {
+    /// The MTA sends and takes values with their leading space.
+    pub(crate) mta: bool,
+    /// The filter wants them so.
+    pub(crate) filter: bool,
+}
+
+impl Spacing {
+    /// A field as the filter is shown it.
+    pub(crate) fn shown(self, header: &Header) -> Header {
+        let mut header = header.clone();
+        if self.mta && !self.filter && header.value.first() == Some(&b' ') {
+            header.value = header.value.slice(1..);
+        }
+        header
+    }
+
+    /// An edit of the filter's as the MTA must be told it.
+    pub(crate) fn told(self, mut edit: Edit) -> Edit {
+        if !self.mta || self.filter {
+            return edit;
+        }
+        match &mut edit {
+            Edit::AddHeader { value, .. } | Edit::InsertHeader { value, .. } => {
+                *value = spaced(value);
+            }
+            // Empty deletes; a space would not.
+            Edit::ChangeHeader { value, .. } if !value.is_empty() => *value = spaced(value),
+            Edit::ChangeHeader { .. }
+            | Edit::AddRecipient { .. }
+            | Edit::DeleteRecipient { .. }
+            | Edit::ChangeSender { .. }
+            | Edit::ReplaceBody(_)
+            | Edit::Quarantine { .. } => {}
+        }
+        edit
+    }
+}
+
+/// With the space that an MTA would write, whatever the value begins with.
+fn spaced(value: &[u8]) -> Bytes {
+    let mut spaced = Vec::with_capacity(value.len() + 1);
+    spaced.push(b' ');
+    spaced.extend_from_slice(value);
+    Bytes::from(spaced)
+}
+
+/// Several reasons for quarantine as one, each with its filter's name.
+pub(crate) fn join_reasons<'a>(reasons: impl Iterator<Item = (&'a str, &'a [u8])>) -> Bytes {
+    let joined: Vec<Vec<u8>> = reasons
+        .map(|(name, reason)| [name.as_bytes(), b": ", reason].concat())
+        .collect();
+    let mut joined = joined.join(&b"; "[..]);
+    joined.truncate(Edit::REASON_MAX);
+    Bytes::from(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAME: Spacing = Spacing {
+        mta: false,
+        filter: false,
+    };
+    const CONVERTS: Spacing = Spacing {
+        mta: true,
+        filter: false,
+    };
+    const BOTH: Spacing = Spacing {
+        mta: true,
+        filter: true,
+    };
+
+    #[test]
+    fn leading_space_is_converted_both_ways() {
+        let field = |value: &'static [u8]| Header::new("Subject", value);
+        let table: [(Spacing, &'static [u8], &'static [u8]); 6] = [
+            (CONVERTS, b" x", b"x"),
+            (CONVERTS, b"  x", b" x"),
+            (CONVERTS, b"\tx", b"\tx"),
+            (CONVERTS, b"", b""),
+            (SAME, b" x", b" x"),
+            (BOTH, b" x", b" x"),
+        ];
+        for (spacing, sent, shown) in table {
+            assert_eq!(spacing.shown(&field(sent)), field(shown));
+        }
+        let table = [
+            (
+                CONVERTS,
+                Edit::change(1, "X", "y"),
+                Edit::change(1, "X", " y"),
+            ),
+            (
+                CONVERTS,
+                Edit::insert(1, "X", "\ty"),
+                Edit::insert(1, "X", " \ty"),
+            ),
+            (CONVERTS, Edit::delete(1, "X"), Edit::delete(1, "X")),
+            (BOTH, Edit::add("X", "y"), Edit::add("X", "y")),
+            (SAME, Edit::add("X", "y"), Edit::add("X", "y")),
+        ];
+        for (spacing, edit, told) in table {
+            assert_eq!(spacing.told(edit), told);
+        }
+    }
+
+    #[test]
+    fn reasons_for_quarantine_are_joined_and_short() {
+        let reasons: [(&str, &[u8]); 2] = [("clamav", b"bad thing"), ("spam", b"x")];
+        let joined = join_reasons(reasons.into_iter());
+        assert_eq!(joined, "clamav: bad thing; spam: x");
+        let long = [("a", &[b'x'; 5000][..])];
+        assert_eq!(join_reasons(long.into_iter()).len(), Edit::REASON_MAX);
+    }
+}

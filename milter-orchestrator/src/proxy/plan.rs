@@ -1,0 +1,192 @@
+//! Who decides: from how each filter stands to what the MTA is told.
+//!
+//! Pure. The rule is the one of an MTA that asks its filters one after the other: the first filter
+//! in the chain's order that does not let the event pass decides, however late its word comes and
+//! whatever the filters after it have said. So a refusal counts only once everybody before it has
+//! answered. A filter that failed stands as its `on_failure` says; none ever passes by failing
+//! unless that was asked for.
+
+use milter_proto::verdict::Verdict;
+
+use crate::member::OnFailure;
+
+/// How far a filter, or the MTA, is: what it is to be told next, or was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Position {
+    /// CONNECT.
+    Connect,
+    /// HELO.
+    Helo,
+    /// A command that the MTA does not know.
+    Unknown,
+    /// MAIL.
+    Mail,
+    /// The recipient of this number.
+    Rcpt(usize),
+    /// DATA.
+    Data,
+    /// The header field of this number, as the filter sees them.
+    Header(usize),
+    /// The end of the header.
+    EndOfHeaders,
+    /// The body from this offset on.
+    Body(u64),
+    /// The end of the message.
+    EndOfMessage,
+    /// Nothing more.
+    Finished,
+}
+
+/// How a filter stands to the event that the MTA wants an answer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has not answered yet.
+    Waiting,
+    /// It lets it pass, or need not be asked.
+    Passed,
+    /// It accepted the message and wants nothing more of it.
+    Done,
+    /// It does not let it pass.
+    Refused(Verdict),
+}
+
+/// What the MTA is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Nothing yet.
+    Wait,
+    /// Go on.
+    Continue,
+    /// Nobody wants anything more of this message.
+    Accept,
+    /// The verdict of the filter at this place of the order.
+    Refuse {
+        /// Its place.
+        by: usize,
+        /// Its word.
+        verdict: Verdict,
+    },
+}
+
+/// Decides by the standings of all filters, in the chain's order.
+pub(crate) fn decide(standings: impl IntoIterator<Item = Standing>) -> Decision {
+    let mut asked = false;
+    let mut all_done = true;
+    for (by, standing) in standings.into_iter().enumerate() {
+        asked = true;
+        match standing {
+            Standing::Waiting => return Decision::Wait,
+            Standing::Refused(verdict) => return Decision::Refuse { by, verdict },
+            Standing::Passed => all_done = false,
+            Standing::Done => {}
+        }
+    }
+    // Without any filter there is nobody who could have accepted.
+    if asked && all_done {
+        Decision::Accept
+    } else {
+        Decision::Continue
+    }
+}
+
+/// How a failed filter stands. Where the MTA cannot quarantine, the message is refused for now.
+pub(crate) fn failed(policy: OnFailure, can_quarantine: bool) -> Standing {
+    match policy {
+        OnFailure::Accept => Standing::Passed,
+        OnFailure::Reject => Standing::Refused(Verdict::Reject),
+        OnFailure::Quarantine if can_quarantine => Standing::Passed,
+        OnFailure::TempFail | OnFailure::Quarantine => Standing::Refused(Verdict::TempFail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use milter_proto::verdict::SmtpReply;
+
+    /// `.` waits, `c` passed, `a` done, `r` and `t` refused.
+    fn decide_text(standings: &str) -> String {
+        let decision = decide(standings.chars().map(|standing| match standing {
+            '.' => Standing::Waiting,
+            'c' => Standing::Passed,
+            'a' => Standing::Done,
+            'r' => Standing::Refused(Verdict::Reject),
+            't' => Standing::Refused(Verdict::TempFail),
+            other => panic!("unknown standing {other}"),
+        }));
+        match decision {
+            Decision::Wait => "wait".to_owned(),
+            Decision::Continue => "continue".to_owned(),
+            Decision::Accept => "accept".to_owned(),
+            Decision::Refuse { by, verdict } => format!("{verdict:?} by {by}"),
+        }
+    }
+
+    #[test]
+    fn the_first_in_order_decides_once_all_before_it_have_answered() {
+        let table = [
+            ("", "continue"),
+            ("c", "continue"),
+            ("cc", "continue"),
+            ("a", "accept"),
+            ("aa", "accept"),
+            ("ac", "continue"),
+            (".", "wait"),
+            ("c.", "wait"),
+            (".r", "wait"),
+            ("r.", "Reject by 0"),
+            ("cr.", "Reject by 1"),
+            ("ctr", "TempFail by 1"),
+            ("art", "Reject by 1"),
+            ("a.r", "wait"),
+        ];
+        for (standings, expected) in table {
+            assert_eq!(decide_text(standings), expected, "{standings}");
+        }
+    }
+
+    #[test]
+    fn a_failure_passes_only_where_that_was_asked_for() {
+        let refused = Standing::Refused;
+        let table = [
+            (OnFailure::Accept, true, Standing::Passed),
+            (OnFailure::TempFail, true, refused(Verdict::TempFail)),
+            (OnFailure::Reject, true, refused(Verdict::Reject)),
+            (OnFailure::Quarantine, true, Standing::Passed),
+            (OnFailure::Quarantine, false, refused(Verdict::TempFail)),
+        ];
+        for (policy, can_quarantine, expected) in table {
+            assert_eq!(failed(policy, can_quarantine), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_keeps_its_text() {
+        let text = SmtpReply::new(550, "5.7.1", "no").unwrap();
+        let verdict = Verdict::Reply(text);
+        let refused = [Standing::Passed, Standing::Refused(verdict.clone())];
+        assert_eq!(decide(refused), Decision::Refuse { by: 1, verdict });
+    }
+
+    #[test]
+    fn positions_are_in_the_order_of_a_session() {
+        use Position::*;
+        let order = [
+            Connect,
+            Helo,
+            Unknown,
+            Mail,
+            Rcpt(0),
+            Rcpt(1),
+            Data,
+            Header(0),
+            Header(9),
+            EndOfHeaders,
+            Body(0),
+            Body(u64::MAX),
+            EndOfMessage,
+            Finished,
+        ];
+        assert!(order.is_sorted());
+    }
+}
