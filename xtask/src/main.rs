@@ -9,6 +9,7 @@ mod setup;
 mod smtp;
 mod source;
 mod terminal;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,6 +22,12 @@ use clap::Parser;
 enum Command {
     /// Check which crate depends on which, what pure rooms name, and every licence
     Layers,
+    /// Check white space, names, head comments, manifests, the map and the shipped samples
+    Tidy {
+        /// Write the shipped sample configurations anew
+        #[arg(long)]
+        bless: bool,
+    },
     /// Install the Debian packages that the other commands need
     Setup {
         /// Install nothing; say what is missing
@@ -32,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Layers => layers::run(),
+        Command::Tidy { bless } => tidy::run(bless),
         Command::Setup { no_install } => setup::run(!no_install),
     };
     match done {
