@@ -1,4 +1,5 @@
-//! A process that this command started and must end: in a process group of its own, its output in a file, stopped when dropped.
+//! A process that this command started and must end: in a process group of its own, its output in a
+//! file, stopped when dropped.
 //!
 //! Only processes started here are ever signalled, by their id.
 
@@ -40,11 +41,6 @@ impl Child {
             .with_context(|| format!("{name} cannot be started ({command:?})"))?;
         let log = log.to_owned();
         Ok(Self { name, process, log })
-    }
-
-    /// The process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
     }
 
     /// The exit status, once there is one.
@@ -117,7 +113,7 @@ mod tests {
         let log = folder.path().join("log");
         let mut sleeper = Command::new("sleep");
         let child = Child::start("sleep", sleeper.arg("600"), &log).unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap());
+        let pid = Pid::from_raw(i32::try_from(child.process.id()).unwrap());
         assert!(kill(pid, None).is_ok());
         drop(child);
         assert!(kill(pid, None).is_err());

@@ -1,6 +1,8 @@
-//! Ctrl-C as a value: the signals that ask a command to end set a flag, so that every child is stopped and every folder removed on the way out.
+//! Ctrl-C as a value: the signals that ask a command to end set a flag, so that every child is
+//! stopped and every folder removed on the way out.
 //!
-//! It stops nothing by itself. A command that never calls [`Interrupt::watch`] keeps the usual behaviour.
+//! It stops nothing by itself. A command that never calls [`Interrupt::watch`] keeps the usual
+//! behaviour.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +19,8 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes SIGINT, SIGTERM and SIGHUP from now on. To be called before any thread is started: threads inherit the mask, children do not.
+    /// Takes SIGINT, SIGTERM and SIGHUP from now on. To be called before any thread is started:
+    /// threads inherit the mask, children do not.
     pub(crate) fn watch() -> Result<Self> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()
@@ -53,7 +56,8 @@ impl Interrupt {
     /// Asks `question` every 50 ms until it answers yes.
     ///
     /// # Errors
-    /// When `limit` has passed, saying that `what` did not happen; when interrupted; and whatever `question` returns.
+    /// When `limit` has passed, saying that `what` did not happen; when interrupted; and whatever
+    /// `question` returns.
     pub(crate) fn until(
         &self,
         what: &str,

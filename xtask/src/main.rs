@@ -1,25 +1,60 @@
 //! The project's own commands: dispatch alone, one file a command.
 
 mod child;
+mod clamd;
+mod demo;
 mod finding;
 mod interrupt;
 mod layers;
 mod postfix;
+mod run;
 mod setup;
 mod smtp;
 mod source;
+mod stack;
 mod terminal;
+mod test;
 mod tidy;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use crate::workspace::Profile;
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", version, about)]
 enum Command {
+    /// Run the orchestrator with the three filters on inet:10025@127.0.0.1 until Ctrl-C
+    Run {
+        /// Install no Debian packages; run without what is missing, and say so
+        #[arg(long)]
+        no_install: bool,
+        /// Where configuration and keys are kept (default: run, in the workspace)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Send mail through a private Postfix and the filters, and check what becomes of it
+    Demo {
+        /// Install no Debian packages; say what is missing
+        #[arg(long)]
+        no_install: bool,
+        /// Use the quickly built daemons
+        #[arg(long)]
+        dev: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check everything: formatting, lints, documents, tests, the demonstration
+    Test {
+        /// Install no Debian packages; skip what needs them
+        #[arg(long)]
+        no_install: bool,
+    },
     /// Check which crate depends on which, what pure rooms name, and every licence
     Layers,
     /// Check white space, names, head comments, manifests, the map and the shipped samples
@@ -38,6 +73,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
+        Command::Run { no_install, dir } => run::run(dir, !no_install),
+        Command::Demo {
+            no_install,
+            dev,
+            json,
+        } => demo::run(demo::Options {
+            profile: if dev { Profile::Dev } else { Profile::Release },
+            install: !no_install,
+            json,
+        }),
+        Command::Test { no_install } => test::run(!no_install),
         Command::Layers => layers::run(),
         Command::Tidy { bless } => tidy::run(bless),
         Command::Setup { no_install } => setup::run(!no_install),

@@ -109,6 +109,11 @@ impl Postfix {
         Ok(list.iter().filter(|byte| **byte == b'\n').count())
     }
 
+    /// Its log.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// The end of its log.
     pub(crate) fn logged(&self, lines: usize) -> String {
         crate::child::tail(&self.log, lines)
@@ -226,7 +231,7 @@ mod tests {
         let limit = Duration::from_secs(30);
         interrupt
             .until("delivery", limit, || {
-                Ok(sink.count() == 1 && postfix.queued()? == 0)
+                Ok(sink.delivered().len() == 1 && postfix.queued()? == 0)
             })
             .unwrap();
         let kept = sink.delivered().remove(0);

@@ -83,7 +83,8 @@ pub(crate) fn run(install: bool) -> Result<()> {
     bail!("{}", advice(&missing));
 }
 
-/// Installs what is missing of `tools`, when that is wanted and can be; returns what is still missing.
+/// Installs what is missing of `tools`, when that is wanted and can be; returns what is still
+/// missing.
 pub(crate) fn ensure(tools: &[Tool], install: bool) -> Result<Vec<Tool>> {
     let missing = absent(tools);
     if missing.is_empty() || !install {
@@ -188,7 +189,8 @@ fn known_to_apt(packages: &[&str]) -> bool {
     offered.count() == packages.len()
 }
 
-/// Refreshes apt's lists. Another apt may hold them; no option waits for that lock, so we try again.
+/// Refreshes apt's lists. Another apt may hold them; no option waits for that lock, so we try
+/// again.
 fn update() -> Result<()> {
     const TRIES: u32 = 12;
     for _ in 1..TRIES {

@@ -1,6 +1,8 @@
-//! Rust files as the checks see them: the text, and the code alone with comments, literals and test items blanked out, line for line.
+//! Rust files as the checks see them: the text, and the code alone with comments, literals and test
+//! items blanked out, line for line.
 //!
-//! This is a reader of tokens, not a parser: enough to ask which words a file uses. It never fails; text that is not Rust comes out as some other text.
+//! This is a reader of tokens, not a parser: enough to ask which words a file uses. It never fails;
+//! text that is not Rust comes out as some other text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +45,8 @@ impl Source {
     }
 }
 
-/// All Rust files below `folder` of the workspace at `root`, in order of path. A folder that is not there has none.
+/// All Rust files below `folder` of the workspace at `root`, in order of path. A folder that is not
+/// there has none.
 pub(crate) fn read_tree(root: &Path, folder: &str) -> Result<Vec<Source>> {
     let mut found = Vec::new();
     for path in files_below(&root.join(folder))? {
@@ -57,7 +60,8 @@ pub(crate) fn read_tree(root: &Path, folder: &str) -> Result<Vec<Source>> {
     Ok(found)
 }
 
-/// All files below a folder, in order of path; build folders and dot folders other than `.ci` and `.cargo` are left out.
+/// All files below a folder, in order of path; build folders and dot folders other than `.ci` and
+/// `.cargo` are left out.
 pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];

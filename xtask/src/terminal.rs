@@ -1,6 +1,8 @@
-//! What the commands print: results on standard output, a line at a time, with colour and progress only where a person watches.
+//! What the commands print: results on standard output, a line at a time, with colour and progress
+//! only where a person watches.
 //!
-//! Nothing here decides anything. A reader that has gone away (a closed pipe) is not an error: the command goes on, its exit status is its answer.
+//! Nothing here decides anything. A reader that has gone away (a closed pipe) is not an error: the
+//! command goes on, its exit status is its answer.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -40,7 +42,8 @@ pub(crate) fn paint(tone: Tone, text: &str) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-/// Bytes from outside, safe to show: everything but printable ASCII is escaped, and what is longer than `limit` characters is cut.
+/// Bytes from outside, safe to show: everything but printable ASCII is escaped, and what is longer
+/// than `limit` characters is cut.
 pub(crate) fn escaped(bytes: &[u8], limit: usize) -> String {
     let mut shown: String = bytes
         .iter()

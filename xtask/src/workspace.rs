@@ -1,4 +1,5 @@
-//! The workspace on disk: its root, its build folder, cargo itself, and what `cargo metadata` says of it.
+//! The workspace on disk: its root, its build folder, cargo itself, and what `cargo metadata` says
+//! of it.
 //!
 //! It holds no policy; `layers` and `tidy` judge what is read here.
 
@@ -135,7 +136,10 @@ fn read_package(package: &Value, member: bool) -> Result<Package> {
         name: text("name").context("a package without a name")?,
         version: text("version").unwrap_or_default(),
         license: text("license"),
-        folder: manifest.parent().unwrap_or(Path::new("")).to_owned(),
+        folder: manifest
+            .parent()
+            .unwrap_or_else(|| Path::new(""))
+            .to_owned(),
         dependencies,
         member,
     })

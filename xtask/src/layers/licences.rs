@@ -60,7 +60,8 @@ fn passes(expression: &str, allowed: &[String]) -> Option<bool> {
     reader.words.is_empty().then_some(passes)
 }
 
-/// Reads `alternatives = all { OR all }`, `all = one { AND one }`, `one = NAME [WITH NAME] | ( … )`.
+/// Reads `alternatives = all { OR all }`, `all = one { AND one }`, `one = NAME [WITH NAME] | ( …
+/// )`.
 struct Reader<'a> {
     words: &'a [&'a str],
     allowed: &'a [String],

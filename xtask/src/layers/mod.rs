@@ -1,8 +1,8 @@
 //! `cargo xtask layers`: the arrows of the architecture, checked.
 //!
 //! Which crate may depend on which, which rooms inside a crate stay free of sockets, clocks and
-//! files, and which licences and second versions may enter. Every check is a function from what was read to findings;
-//! this file reads, calls, and prints them. No finding is fixed here.
+//! files, and which licences and second versions may enter. Every check is a function from what was
+//! read to findings; this file reads, calls, and prints them. No finding is fixed here.
 
 mod arrows;
 mod licences;

@@ -10,7 +10,8 @@ use std::io::{BufRead, ErrorKind, Read};
 
 use anyhow::{Result, bail};
 
-/// Octets of a command or reply line, at most (RFC 5321 §4.5.3.1 asks for 512; Postfix may say more).
+/// Octets of a command or reply line, at most (RFC 5321 §4.5.3.1 asks for 512; Postfix may say
+/// more).
 const LINE_LIMIT: usize = 4096;
 
 /// Reads one line up to LF and returns it without its line end; `None` at the end of the stream.

@@ -58,11 +58,6 @@ impl Sink {
         self.address
     }
 
-    /// How many messages have come.
-    pub(crate) fn count(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Copies of what has come.
     pub(crate) fn delivered(&self) -> Vec<Delivered> {
         self.lock().clone()
@@ -178,7 +173,7 @@ mod tests {
         }
         client.quit().unwrap();
         let kept = sink.delivered();
-        assert_eq!(sink.count(), 2);
+        assert_eq!(kept.len(), 2);
         assert_eq!(kept[1].to, ["b@demo.test"]);
         assert_eq!(
             kept[1].message,

@@ -12,7 +12,8 @@ pub(super) const FILE: &str = "ARCHITECTURE.md";
 /// Lines of the map, fewer than.
 const LINES: usize = 400;
 
-/// Paths that do not exist (as `exists` answers for paths relative to the root), and a map that is too long.
+/// Paths that do not exist (as `exists` answers for paths relative to the root), and a map that is
+/// too long.
 pub(super) fn check(text: &str, exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut below = PathBuf::new();

@@ -1,0 +1,88 @@
+//! What others say of the signature on outgoing mail: our own `milter-dkim verify`, and OpenDKIM
+//! where it is installed. Each is also shown an altered copy, which it must not accept.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::setup::{OPENDKIM, find};
+use crate::smtp::sink::Delivered;
+use crate::stack::Site;
+
+use super::mail;
+
+/// One program's opinion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opinion {
+    /// The program.
+    pub(super) who: &'static str,
+    /// Whether the message as delivered verifies, and an altered one does not.
+    pub(super) good: bool,
+    /// What the program said.
+    pub(super) said: String,
+}
+
+/// Asks everybody about the message that went out; nobody when none did.
+pub(super) fn opinions(site: &Site, delivered: &[Delivered]) -> Result<Vec<Opinion>> {
+    let outgoing = delivered
+        .iter()
+        .find(|delivered| delivered.to.iter().any(|to| to == mail::SENDER));
+    let Some(outgoing) = outgoing else {
+        return Ok(Vec::new());
+    };
+    let genuine = site.folder.join("outgoing.eml");
+    let altered = site.folder.join("altered.eml");
+    fs::write(&genuine, &outgoing.message)?;
+    let mut changed = outgoing.message.clone();
+    changed.extend_from_slice(b"P.S. Send the money to somebody else.\r\n");
+    fs::write(&altered, changed)?;
+    let mut opinions = vec![ours(site, &genuine, &altered)?];
+    if find(OPENDKIM.program).is_some() {
+        opinions.push(opendkim(site, &genuine, &altered)?);
+    }
+    Ok(opinions)
+}
+
+fn ours(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
+    let verify = |file: &Path| {
+        let mut verify = Command::new(site.binary("milter-dkim"));
+        verify
+            .arg("verify")
+            .arg(file)
+            .arg("--keys")
+            .arg(site.key_file());
+        verify.output()
+    };
+    let (good, bad) = (verify(genuine)?, verify(altered)?);
+    let said = String::from_utf8_lossy(&good.stdout).trim().to_owned();
+    Ok(Opinion {
+        who: "milter-dkim verify",
+        good: good.status.success() && !bad.status.success(),
+        said: said.replace('\n', "; "),
+    })
+}
+
+/// `opendkim -t` ends with 0 whatever it finds; what it says decides.
+fn opendkim(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
+    let conf = site.folder.join("opendkim.conf");
+    let keys = site.key_file();
+    fs::write(
+        &conf,
+        format!("Mode v\nTestPublicKeys {}\n", keys.display()),
+    )?;
+    let verify = |file: &Path| -> Result<String> {
+        let mut verify = Command::new(find(OPENDKIM.program).unwrap_or_default());
+        verify.arg("-x").arg(&conf).arg("-t").arg(file);
+        let output = verify.output()?;
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (good, bad) = (verify(genuine)?, verify(altered)?);
+    let said = good.trim().replace(&site.folder.display().to_string(), "");
+    Ok(Opinion {
+        who: "opendkim -t",
+        good: good.contains("succeeded") && !bad.contains("succeeded"),
+        said: said.replace('\n', "; "),
+    })
+}

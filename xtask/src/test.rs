@@ -1,0 +1,399 @@
+//! `cargo xtask test`: everything that must hold, in one command and one table.
+//!
+//! A part that fails does not hinder the next. A part that cannot run here is skipped, by name and
+//! with the reason; under continuous integration (`CI=true`) that counts as a failure. The last
+//! line is `N passed, N failed, N skipped`, where a test of the suite, a check of the demonstration
+//! and each other part count as one.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::demo::{self, Options};
+use crate::interrupt::Interrupt;
+use crate::terminal::{Tone, paint, say, table};
+use crate::workspace::{self, Profile};
+use crate::{layers, setup, tidy};
+
+/// Where a test that cannot run here leaves its name and the reason, a line each.
+const SKIPS: &str = "MILTER_TEST_SKIPS";
+/// Archives that some tests read, relative to the root of the workspace.
+const ARCHIVES: &[&str] = &[demo::ARCHIVE, "../shared/data/conformance.tar.xz"];
+
+/// How many things passed, failed, and could not be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    /// A reason each.
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    fn one_passed() -> Self {
+        Self {
+            passed: 1,
+            ..Self::default()
+        }
+    }
+
+    fn one_skipped(reason: impl Into<String>) -> Self {
+        Self {
+            skipped: vec![reason.into()],
+            ..Self::default()
+        }
+    }
+}
+
+/// One row of the table.
+struct Part {
+    name: &'static str,
+    tally: Tally,
+    took: Duration,
+    /// Why it failed, beyond what it printed.
+    problem: Option<String>,
+}
+
+/// What every part may use.
+struct Bench {
+    install: bool,
+    interrupt: Interrupt,
+    /// Tests write here what they skip.
+    skips: tempfile::NamedTempFile,
+}
+
+/// A part: a name and what it does.
+type Step = (&'static str, fn(&Bench) -> Result<Tally>);
+
+/// In this order: what is quick and often wrong first.
+const STEPS: &[Step] = &[
+    ("set-up", set_up),
+    ("archives", archives),
+    ("fmt", fmt),
+    ("layers", |_| layers::run().map(|()| Tally::one_passed())),
+    ("clippy", clippy),
+    ("tidy", |_| tidy::run(false).map(|()| Tally::one_passed())),
+    ("tests", tests),
+    ("doc tests", doc_tests),
+    ("doc", doc),
+    ("demo", demonstration),
+];
+
+/// Runs every part; an error when one fails, or under CI when one is skipped.
+pub(crate) fn run(install: bool) -> Result<()> {
+    let bench = Bench {
+        install,
+        interrupt: Interrupt::watch()?,
+        skips: tempfile::NamedTempFile::new()?,
+    };
+    let mut parts = Vec::new();
+    for (name, step) in STEPS {
+        say(paint(Tone::Strong, &format!("── {name}")));
+        let start = Instant::now();
+        let done = step(&bench);
+        bench.interrupt.check()?;
+        parts.push(part(name, done, start.elapsed()));
+    }
+    conclude(&parts, std::env::var("CI").is_ok_and(|ci| ci == "true"))
+}
+
+fn part(name: &'static str, done: Result<Tally>, took: Duration) -> Part {
+    let (tally, problem) = match done {
+        Ok(tally) => (tally, None),
+        Err(error) => {
+            let failed = Tally {
+                failed: 1,
+                ..Tally::default()
+            };
+            (failed, Some(format!("{error:#}")))
+        }
+    };
+    if let Some(problem) = &problem {
+        say(problem);
+    }
+    Part {
+        name,
+        tally,
+        took,
+        problem,
+    }
+}
+
+/// The table and the last line.
+fn conclude(parts: &[Part], ci: bool) -> Result<()> {
+    let heading = ["part", "passed", "failed", "skipped", "seconds", "remarks"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(parts.iter().map(row));
+    say("");
+    table(&rows).iter().for_each(say);
+    for part in parts {
+        for reason in &part.tally.skipped {
+            say(format_args!(
+                "{} {}: {reason}",
+                paint(Tone::Odd, "skipped"),
+                part.name
+            ));
+        }
+    }
+    let sum = |count: fn(&Tally) -> usize| parts.iter().map(|part| count(&part.tally)).sum();
+    let (passed, failed): (usize, usize) = (sum(|tally| tally.passed), sum(|tally| tally.failed));
+    let skipped: usize = sum(|tally| tally.skipped.len());
+    say("");
+    say(format_args!(
+        "{passed} passed, {failed} failed, {skipped} skipped"
+    ));
+    if failed > 0 {
+        bail!("test: {failed} failed");
+    }
+    if ci && skipped > 0 {
+        bail!("test: {skipped} skipped, which CI does not allow");
+    }
+    Ok(())
+}
+
+fn row(part: &Part) -> Vec<String> {
+    let problem = part.problem.as_deref().unwrap_or_default();
+    let remark = problem.lines().next().unwrap_or_default();
+    vec![
+        part.name.to_owned(),
+        part.tally.passed.to_string(),
+        part.tally.failed.to_string(),
+        part.tally.skipped.len().to_string(),
+        format!("{:.1}", part.took.as_secs_f64()),
+        remark.to_owned(),
+    ]
+}
+
+fn set_up(bench: &Bench) -> Result<Tally> {
+    let missing = setup::ensure(setup::ALL, bench.install)?;
+    if missing.is_empty() {
+        return Ok(Tally::one_passed());
+    }
+    Ok(Tally::one_skipped(setup::advice(&missing)))
+}
+
+/// The archives of test data are not part of the project; tests that read them say so when skipped.
+fn archives(_: &Bench) -> Result<Tally> {
+    let root = workspace::root();
+    let mut tally = Tally::default();
+    for archive in ARCHIVES {
+        if root.join(archive).is_file() {
+            tally.passed += 1;
+        } else {
+            tally.skipped.push(format!("{archive} is not there"));
+        }
+    }
+    Ok(tally)
+}
+
+fn fmt(_: &Bench) -> Result<Tally> {
+    component("fmt", workspace::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy(_: &Bench) -> Result<Tally> {
+    let mut clippy = workspace::cargo();
+    clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
+    component("clippy", clippy.args(["--", "-D", "warnings"]))
+}
+
+fn doc(_: &Bench) -> Result<Tally> {
+    let mut doc = workspace::cargo();
+    doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
+    workspace::succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Tally::one_passed())
+}
+
+/// Runs a command of a rustup component that a minimal installation lacks.
+fn component(name: &str, command: &mut Command) -> Result<Tally> {
+    if workspace::output(workspace::cargo().args([name, "--version"])).is_err() {
+        return Ok(Tally::one_skipped(format!(
+            "cargo {name} is not installed: rustup component add rustfmt clippy"
+        )));
+    }
+    workspace::succeed(command)?;
+    Ok(Tally::one_passed())
+}
+
+fn tests(bench: &Bench) -> Result<Tally> {
+    let nextest = workspace::output(workspace::cargo().args(["nextest", "--version"])).is_ok();
+    let mut tests = workspace::cargo();
+    if nextest {
+        tests.args([
+            "nextest",
+            "run",
+            "--locked",
+            "--workspace",
+            "--no-fail-fast",
+        ]);
+    } else {
+        tests.args([
+            "test",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--no-fail-fast",
+        ]);
+    }
+    suite(bench, &mut tests)
+}
+
+fn doc_tests(bench: &Bench) -> Result<Tally> {
+    let mut tests = workspace::cargo();
+    suite(
+        bench,
+        tests.args(["test", "--locked", "--workspace", "--doc"]),
+    )
+}
+
+/// Runs tests, shows what they print, and counts.
+fn suite(bench: &Bench, tests: &mut Command) -> Result<Tally> {
+    bench.skips.as_file().set_len(0)?;
+    let mut running = tests
+        .env(SKIPS, bench.skips.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let out = running.stdout.take().context("no output to read")?;
+    let errors = running.stderr.take().context("no output to read")?;
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| count(errors));
+        tally = count(out);
+        if let Ok(other) = other.join() {
+            tally.passed += other.passed;
+            tally.failed += other.failed;
+            tally.skipped.extend(other.skipped);
+        }
+    });
+    let status = running.wait()?;
+    settle(&mut tally, &std::fs::read_to_string(bench.skips.path())?);
+    if !status.success() && tally.failed == 0 {
+        bail!("{tests:?} ended with {status}");
+    }
+    Ok(tally)
+}
+
+/// A test that skips itself is counted as passed by its runner; it is taken out there.
+fn settle(tally: &mut Tally, skips: &str) {
+    for skip in skips.lines().filter(|line| !line.trim().is_empty()) {
+        tally.passed = tally.passed.saturating_sub(1);
+        tally.skipped.push(skip.to_owned());
+    }
+}
+
+/// Shows every line and adds up the summaries among them.
+fn count(stream: impl std::io::Read) -> Tally {
+    let mut tally = Tally::default();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if let Some((passed, failed, ignored)) = summary(&line) {
+            tally.passed += passed;
+            tally.failed += failed;
+            let ignored = (0..ignored).map(|_| "marked to be ignored".to_owned());
+            tally.skipped.extend(ignored);
+        }
+        say(line);
+    }
+    tally
+}
+
+/// Passed, failed and ignored, from `test result: …` of cargo and from `Summary […] …` of nextest.
+fn summary(line: &str) -> Option<(usize, usize, usize)> {
+    let line = line.trim_start();
+    let nextest = line.starts_with("Summary [");
+    if !nextest && !line.starts_with("test result: ") {
+        return None;
+    }
+    let number_before = |word: &str| {
+        let words: Vec<&str> = line
+            .split([' ', ',', ';', '(', ')'])
+            .filter(|w| !w.is_empty())
+            .collect();
+        let at = words.iter().position(|found| *found == word)?;
+        words.get(at.checked_sub(1)?)?.parse::<usize>().ok()
+    };
+    let of = |word: &str| number_before(word).unwrap_or(0);
+    let failed = if nextest {
+        of("failed") + of("timed") + of("exec")
+    } else {
+        of("failed")
+    };
+    let ignored = if nextest {
+        of("skipped")
+    } else {
+        of("ignored")
+    };
+    Some((of("passed"), failed, ignored))
+}
+
+fn demonstration(bench: &Bench) -> Result<Tally> {
+    if let Some(obstacle) = demo::obstacle(bench.install)? {
+        return Ok(Tally::one_skipped(obstacle));
+    }
+    let options = Options {
+        profile: Profile::Dev,
+        install: bench.install,
+        json: false,
+    };
+    let checks = demo::perform(options, &bench.interrupt)?;
+    let failed = checks.iter().filter(|check| check.failed()).count();
+    Ok(Tally {
+        passed: checks.len() - failed,
+        failed,
+        skipped: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests_of_this {
+    use super::*;
+
+    #[test]
+    fn summaries_of_both_runners_are_read() {
+        for (line, expected) in [
+            (
+                "test result: ok. 30 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
+                Some((30, 0, 2)),
+            ),
+            (
+                "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured",
+                Some((1, 3, 0)),
+            ),
+            (
+                "     Summary [   2.001s] 30 tests run: 30 passed, 0 skipped",
+                Some((30, 0, 0)),
+            ),
+            (
+                " Summary [ 9.4s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped",
+                Some((9, 3, 4)),
+            ),
+            ("test session::x ... ok", None),
+            ("a line about 3 failed things", None),
+        ] {
+            assert_eq!(summary(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_test_that_skips_itself_is_not_passed() {
+        let mut tally = Tally {
+            passed: 5,
+            ..Tally::default()
+        };
+        settle(&mut tally, "spf suite: no archive\n\n");
+        assert_eq!(tally.passed, 4);
+        assert_eq!(tally.skipped, ["spf suite: no archive"]);
+    }
+
+    #[test]
+    fn a_failure_fails_and_a_skip_fails_under_ci_alone() {
+        let row = |tally: Tally| part("x", Ok(tally), Duration::ZERO);
+        let skipped = || row(Tally::one_skipped("no reason"));
+        assert!(conclude(&[row(Tally::one_passed())], true).is_ok());
+        assert!(conclude(&[row(Tally::one_passed()), skipped()], false).is_ok());
+        assert!(conclude(&[row(Tally::one_passed()), skipped()], true).is_err());
+        let broken = part("y", Err(anyhow::anyhow!("no")), Duration::ZERO);
+        assert!(conclude(&[row(Tally::one_passed()), broken], false).is_err());
+    }
+}
