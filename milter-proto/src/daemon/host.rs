@@ -4,7 +4,7 @@
 //! orchestrator) takes the sockets and asks for signals one by one.
 
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,7 +15,6 @@ use super::config::load::Source;
 use super::listen::Bound;
 use super::ready::Notifier;
 use super::{Failure, Program, Signal, log};
-use crate::filter::Filter;
 
 /// A running program's view of its surroundings: bound sockets, signals, readiness.
 #[derive(Debug)]
@@ -47,22 +46,6 @@ impl<P: Program> Host<P> {
             notifier,
             program: PhantomData,
         }
-    }
-
-    /// Serves the one socket of a filter until told to stop; a reload makes a new filter for new
-    /// connections from the program that [`Program::prepare`] returns.
-    ///
-    /// # Errors
-    /// When the socket cannot be served.
-    pub async fn serve<F>(self, filter: F) -> Result<(), Failure>
-    where
-        F: Filter + From<P>,
-    {
-        drop(filter);
-        Err(Failure::new(
-            super::exit::EX_SOFTWARE,
-            "net::serve is missing",
-        ))
     }
 
     /// What the start-up took from the settings.
@@ -109,43 +92,29 @@ impl<P: Program> Host<P> {
         self.notifier.alive();
     }
 
-    /// Reads the configuration file again. A new log level counts at once; what needs a restart is
-    /// said in the log.
-    ///
-    /// # Errors
-    /// As at the start; nothing has changed then.
-    pub fn reload_settings(&self) -> Result<P::Settings, Failure> {
-        let source = Source::read::<P>(&self.path)?;
-        let settings = source.settings::<P>()?;
-        Ok(settings)
-    }
-
-    /// Reads the configuration file again and prepares the program anew. A bad file changes nothing
-    /// and is logged as `check` would put it.
-    pub fn reload(&mut self) -> Option<P> {
+    /// Reads the configuration file again and prepares the program anew, without holding up the
+    /// runtime. A bad file changes nothing and is logged as `check` would put it.
+    pub async fn reload(&mut self) -> Option<P> {
         self.notifier.reloading();
-        let program = self.prepare_again();
+        let path = self.path.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare_again::<P>(&path)).await;
         self.notifier.ready();
-        match program {
-            Ok(program) => {
+        match prepared {
+            Ok(Ok((common, program))) => {
+                self.log.reconfigure(&common.log);
+                self.warn_of_restart(&common);
                 info!("configuration reloaded");
                 Some(program)
             }
-            Err(failure) => {
+            Ok(Err(failure)) => {
                 error!("the old configuration stays: {failure}");
                 None
             }
+            Err(panicked) => {
+                error!("the old configuration stays: {panicked}");
+                None
+            }
         }
-    }
-
-    fn prepare_again(&self) -> Result<P, Failure> {
-        let source = Source::read::<P>(&self.path)?;
-        let settings = source.settings::<P>()?;
-        let common = P::common(&settings);
-        let program = source.prepare::<P>(settings)?;
-        self.log.reconfigure(&common.log);
-        self.warn_of_restart(&common);
-        Ok(program)
     }
 
     /// Sockets and user are taken once; a change of them waits for a restart.
@@ -161,4 +130,11 @@ impl<P: Program> Host<P> {
             warn!("the log format has changed in the configuration: it counts after a restart");
         }
     }
+}
+
+fn prepare_again<P: Program>(path: &Path) -> Result<(Common, P), Failure> {
+    let source = Source::read::<P>(path)?;
+    let settings = source.settings::<P>()?;
+    let common = P::common(&settings);
+    Ok((common, source.prepare::<P>(settings)?))
 }

@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 use super::config::{FileMode, Listener};
 use super::exit::{EX_CANTCREAT, EX_NOPERM, EX_OSERR, EX_UNAVAILABLE};
 use super::{Failure, privileges};
-use crate::net::Address;
+use crate::net::{self, Address};
 
 /// A socket that accepts connections, not yet part of a runtime. It does not block.
 #[derive(Debug)]
@@ -196,6 +196,20 @@ impl Socket {
             }),
         }
         .unwrap_or_else(|_| "unknown".to_owned())
+    }
+}
+
+impl Bound {
+    /// The socket as part of the runtime that this is called in, and the file to keep as long.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn into_listener(self) -> io::Result<(net::Listener, Option<SocketFile>)> {
+        let listener = match self.socket {
+            Socket::Tcp(tcp) => net::Listener::from_tcp(tcp)?,
+            Socket::Unix(unix) => net::Listener::from_unix(unix)?,
+        };
+        Ok((listener, self.file))
     }
 }
 

@@ -25,6 +25,7 @@ mod listen;
 mod log;
 mod privileges;
 mod ready;
+mod serve;
 mod signals;
 mod start;
 

@@ -27,8 +27,12 @@ pub struct Server {
     pub max_connections: u32,
     /// How long the MTA may be silent between two commands before its connection is closed.
     pub idle_timeout: Seconds,
-    /// How long one stage of a message may take before it is answered with a temporary failure.
+    /// How long a decision may take before the end of the message; then it is a temporary failure.
+    /// Sendmail waits 10 seconds, Postfix 30.
     pub stage_timeout: Seconds,
+    /// How long the decision at the end of the message may take; then it is a temporary failure.
+    /// Sendmail and Postfix wait 300 seconds.
+    pub finish_timeout: Seconds,
     /// How long messages in hand may take to finish when the program is told to stop.
     pub stop_timeout: Seconds,
 }
@@ -44,8 +48,9 @@ impl Default for Server {
             group: None,
             user: None,
             max_connections: 512,
-            idle_timeout: Seconds::from_secs(2 * 3600),
-            stage_timeout: Seconds::from_secs(120),
+            idle_timeout: Seconds::from_secs(7210),
+            stage_timeout: Seconds::from_secs(8),
+            finish_timeout: Seconds::from_secs(240),
             stop_timeout: Seconds::from_secs(30),
         }
     }
