@@ -34,7 +34,7 @@ impl<P: Program> Host<P> {
         let (listeners, _files) = self.listeners()?;
         let limits = limits(self.common().server.as_ref());
         let filters = Filters::new(filter);
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn({
             let filters = filters.clone();
             let stopped = async { drop(stopped.await) };
