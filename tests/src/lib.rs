@@ -1,1 +1,10 @@
-//! Peers for tests.
+//! Peers for tests: processes that end with the test, the daemons, an MTA, clamd.
+//!
+//! Nothing here is part of the product, and nothing of it is ever linked into the product. Every
+//! peer lives in a folder and on sockets of its own.
+
+pub mod clamd;
+pub mod mta;
+pub mod process;
+pub mod programs;
+pub mod skip;

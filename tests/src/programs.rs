@@ -1,0 +1,121 @@
+//! The daemons under test: their binaries, and one of them running with a configuration.
+//!
+//! A test of this package does not make cargo build the binaries of other packages, so the first
+//! that needs one builds them all; where they are fresh, that takes less than a second.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+use milter_proto::net::Address;
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+/// Packages with a binary of the same name.
+pub const DAEMONS: [&str; 4] = [
+    "milter-clamav",
+    "milter-dkim",
+    "milter-orchestrator",
+    "milter-spam",
+];
+
+/// Where the binary called `name` is, built if need be in the profile of the running test.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    match directory {
+        Ok(directory) => Ok(directory.join(name)),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+/// Builds all daemons; the folder of their binaries.
+fn build() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // target/<profile>/deps/<test>
+    let directory = test.parent().and_then(Path::parent);
+    let directory = directory.context("the test is in no target folder")?;
+    let name = directory.file_name().and_then(|name| name.to_str());
+    let profile = match name {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--profile", profile]);
+    for daemon in DAEMONS {
+        build.args(["--package", daemon, "--bin", daemon]);
+    }
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = build.output().context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(directory.to_owned())
+}
+
+/// Runs a daemon's binary to its end, `configuration` in its file; for what ends by itself.
+///
+/// # Errors
+/// When it cannot be built or started.
+pub fn run(name: &str, configuration: &str, arguments: &[&str]) -> Result<Output> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, configuration)?;
+    let mut command = Command::new(binary(name)?);
+    command.arg("--config").arg(&file).args(arguments);
+    Ok(command.output()?)
+}
+
+/// A daemon that serves a socket of its own in a folder of its own.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where it listens.
+    pub address: Address,
+    /// The process.
+    pub process: Process,
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// Starts the daemon called `name` and waits until its socket accepts connections. The section
+    /// `[server]` is written here: `sections` holds all others.
+    ///
+    /// # Errors
+    /// When it does not come up; with its output.
+    pub fn start(name: &str, sections: &str) -> Result<Self> {
+        Self::start_in(tempfile::tempdir()?, name, sections)
+    }
+
+    /// The same in a folder that already holds the files that `sections` names.
+    ///
+    /// # Errors
+    /// When it does not come up; with its output.
+    pub fn start_in(directory: TempDir, name: &str, sections: &str) -> Result<Self> {
+        let socket = directory.path().join("milter.sock");
+        let file = directory.path().join("config.toml");
+        let server = format!("[server]\nsocket = \"unix:{}\"\n", socket.display());
+        std::fs::write(&file, format!("{server}{sections}"))?;
+        let mut command = Command::new(binary(name)?);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start(&mut command)?;
+        process.wait_until("listening", || UnixStream::connect(&socket).is_ok())?;
+        Ok(Self {
+            address: Address::Unix(socket),
+            process,
+            directory,
+        })
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
