@@ -1,5 +1,7 @@
 //! The milter protocol, both sides, and what every daemon needs to run.
 
+#[cfg(test)]
+mod captures;
 pub mod edit;
 pub mod filter;
 pub mod message;

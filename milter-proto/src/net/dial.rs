@@ -171,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut next = Some(event);
         let mut response = Response::new();
         while let Some(event) = next {
+            self.check_silence().await?;
             let sent = self.side.send(event, macros)?;
             response = self.exchange(&sent).await?;
             next = sent
@@ -196,9 +197,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Writes what was sent and reads what is expected.
     async fn exchange(&mut self, sent: &Sent) -> Result<Response, DialError> {
-        if self.frames.output().is_empty() && !sent.commands.is_empty() {
-            self.check_silence().await?;
-        }
         for command in &sent.commands {
             self.put(command)?;
         }

@@ -81,12 +81,12 @@ pub async fn converse<F: Filter, S: AsyncRead + AsyncWrite + Unpin>(
         message: Message::None,
         refusal: None,
     };
-    while let Some(command) = conversation.next_command(&mut stop).await? {
-        if conversation.take(command).await?.is_break() {
-            break;
-        }
+    let ended = conversation.run(&mut stop).await;
+    if let Err(ConnectionError::Protocol(_)) = ended {
+        // Answers to what was in order still count; that they cannot be sent changes nothing.
+        let _ = conversation.frames.flush().await;
     }
-    Ok(())
+    ended
 }
 
 /// The message in hand.
@@ -123,6 +123,15 @@ struct Conversation<F: Filter, S> {
 type Flow = std::ops::ControlFlow<()>;
 
 impl<F: Filter, S: AsyncRead + AsyncWrite + Unpin> Conversation<F, S> {
+    async fn run(&mut self, stop: &mut Stop) -> Result<(), ConnectionError> {
+        while let Some(command) = self.next_command(stop).await? {
+            if self.take(command).await?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The next command; replies are written when there is none left in the buffer.
     async fn next_command(&mut self, stop: &mut Stop) -> Result<Option<Command>, ConnectionError> {
         let buffered = self.frames.buffered();

@@ -25,6 +25,8 @@ mod filter;
 #[cfg(test)]
 mod fuzz;
 mod mta;
+#[cfg(test)]
+mod replay;
 mod stage;
 #[cfg(test)]
 mod tests;
