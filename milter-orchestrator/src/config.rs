@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::member::OnFailure;
 
 /// The whole file.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Sockets that MTAs connect to, each with a name of your choice that routes can ask for.
@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// A socket that MTAs connect to.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// `inet:port@host` or `unix:/path`.
@@ -65,7 +65,7 @@ impl Listen {
 }
 
 /// A filter: one of ours to run (`command`), or somebody else's to connect to (`socket` alone).
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Milter {
     /// Program and arguments. It is started, watched and started again, and ends with us.
@@ -118,7 +118,7 @@ impl Default for Milter {
 }
 
 /// Which filters a message goes through.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Route {
     /// Name, for the log and `explain`; `route-1` and so on without it.
@@ -132,7 +132,7 @@ pub struct Route {
 }
 
 /// What must hold for a route: all that is given.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// The listener that the mail came in by: a name or a list of names.
@@ -176,7 +176,7 @@ impl<'de> Visitor<'de> for NamesVisitor {
 }
 
 /// The socket of `status` and `restart`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// `unix:/path`; only the user that we run as and root are answered.
@@ -192,7 +192,7 @@ impl Default for Control {
 }
 
 /// How filters are looked after.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Supervisor {
     /// Directory of the sockets that are made for commands; created with mode 0700.
