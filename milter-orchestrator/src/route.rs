@@ -108,6 +108,16 @@ impl Routes {
             .map(|(_, chain)| chain)
     }
 
+    /// The member of that name in any chain.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<Arc<Member>> {
+        let members = self.routes.iter().flat_map(|route| route.chain.members());
+        members
+            .into_iter()
+            .find(|member| member.name == name)
+            .cloned()
+    }
+
     /// Every member of every chain that is still possible, each once, in configuration order: what
     /// a negotiation must cover.
     #[must_use]
@@ -138,6 +148,25 @@ impl Condition {
             Fact::NotYet
         } else {
             Fact::Known(true)
+        }
+    }
+
+    /// What keeps it from holding, or what would have to be known, as the middle of a sentence.
+    #[must_use]
+    pub fn obstacle(&self, facts: &Facts<'_>) -> String {
+        let listen = self.listen.is_empty() || self.listen.iter().any(|name| name == facts.listen);
+        let missing = |holds: Fact<bool>| holds != Fact::Known(true);
+        if !listen {
+            format!("it is for listener {}", self.listen.join(", "))
+        } else if missing(self.client_holds(facts)) {
+            let networks: Vec<String> = self.client.iter().map(IpNet::to_string).collect();
+            format!("it is for clients in {}", networks.join(", "))
+        } else if missing(self.login_holds(facts)) && self.authenticated == Some(true) {
+            "it is for clients that logged in".to_owned()
+        } else if missing(self.login_holds(facts)) {
+            "it is for clients that did not log in".to_owned()
+        } else {
+            "nothing is in its way".to_owned()
         }
     }
 
