@@ -60,13 +60,24 @@ pub enum Source {
     Foreign,
 }
 
-/// Turns settings into a blueprint.
+/// What is known already of milters by their name.
+pub type Known = BTreeMap<String, Arc<Health>>;
+
+/// Turns settings into a blueprint of milters of which nothing is known yet.
 ///
 /// # Errors
 /// The first mistake, with the dotted path of its key.
 pub fn draw(settings: &Settings) -> Result<Blueprint, ConfigError> {
+    redraw(settings, &Known::new())
+}
+
+/// Turns settings into a blueprint in which known milters keep their health and counters.
+///
+/// # Errors
+/// The first mistake, with the dotted path of its key.
+pub fn redraw(settings: &Settings, known: &Known) -> Result<Blueprint, ConfigError> {
     check_listeners(settings)?;
-    let members = members(settings)?;
+    let members = members(settings, known)?;
     let routes = routes(settings, &members)?;
     let control = settings.control.socket.path().ok_or_else(|| {
         ConfigError::at(
@@ -166,7 +177,10 @@ fn check_name(path: &str, name: &str) -> Result<(), ConfigError> {
     )
 }
 
-fn members(settings: &Settings) -> Result<BTreeMap<String, Arc<Member>>, ConfigError> {
+fn members(
+    settings: &Settings,
+    known: &Known,
+) -> Result<BTreeMap<String, Arc<Member>>, ConfigError> {
     let mut members = BTreeMap::new();
     for (name, milter) in &settings.milter {
         let section = format!("milter.{name}");
@@ -186,7 +200,7 @@ fn members(settings: &Settings) -> Result<BTreeMap<String, Arc<Member>>, ConfigE
                 end_of_message: milter.end_of_message_timeout.get(),
             },
             shadow: milter.shadow,
-            health: Arc::new(Health::default()),
+            health: known.get(name).cloned().unwrap_or_default(),
         };
         members.insert(name.clone(), Arc::new(member));
     }
@@ -203,6 +217,9 @@ fn check_milter(section: &str, milter: &config::Milter) -> Result<(), ConfigErro
                  socket = \"inet:port@host\" for one that runs elsewhere",
             ),
         );
+    }
+    if matches!(milter.socket, Some(Address::Inet { port: 0, .. })) {
+        return Err(at("socket", "port 0 is nowhere").help("write the port that it is found at"));
     }
     if milter.command.first().is_some_and(String::is_empty) {
         return Err(at("command", "the program has no name"));
@@ -442,3 +459,6 @@ fn warnings(settings: &Settings, routes: &[Route]) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
