@@ -1,10 +1,24 @@
 //! Runs filters as children and proxies the milter protocol through them.
+//!
+//! [`config`] is the file as written, [`blueprint`] what it means; [`supervisor`] keeps the filters
+//! running; [`route`] says which [`member`]s a message goes through and the proxy takes it there;
+//! [`orchestrator`] is the daemon that brings them together. [`status`] and [`control`] show it,
+//! [`explain`] shows what would happen to a message, [`reload`] what of a new configuration counts
+//! at once. Filters are commands and sockets here, never crates.
 
 pub mod blueprint;
+pub mod commands;
 pub mod config;
 pub mod control;
+mod entrance;
+pub mod explain;
 pub mod member;
+mod orchestrator;
 pub mod proxy;
+pub mod reload;
 pub mod route;
+mod sockets;
 pub mod status;
 pub mod supervisor;
+
+pub use orchestrator::Orchestrator;

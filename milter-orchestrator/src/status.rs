@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::member::{OnFailure, Readiness};
+use crate::member::{Member, OnFailure, Readiness};
 use crate::supervisor::Kept;
 use crate::supervisor::child::State;
 
@@ -91,14 +91,11 @@ pub struct ErrorStatus {
 }
 
 impl MilterStatus {
-    /// Of a milter at this moment.
+    /// Of a milter at this moment; `member` has the policies that count now.
     #[must_use]
-    pub fn of(kept: &Kept) -> Self {
+    pub fn of(kept: &Kept, member: &Member) -> Self {
         let Kept {
-            member,
-            vitals,
-            spawned,
-            ..
+            vitals, spawned, ..
         } = kept;
         let reading = vitals.read();
         let last_error = member.health.last_error().map(|error| ErrorStatus {

@@ -32,7 +32,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(5);
 const SUSPICION_EVERY: Duration = Duration::from_millis(500);
 
 /// How a child is started, as configured.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Program and arguments.
     pub command: Vec<String>,

@@ -175,11 +175,14 @@ impl Supervisor {
         &self.kept
     }
 
-    /// Waits until each milter has had its chance: it is ready, or has failed once.
-    pub async fn settled(&mut self) {
-        for spoken in self.first_words.drain(..) {
-            // A keeper that has ended without a word has nothing to wait for either.
-            let _ = spoken.await;
+    /// Waits until each milter that is new has had its chance: it is ready, or has failed once.
+    pub fn settled(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let first_words = std::mem::take(&mut self.first_words);
+        async move {
+            for spoken in first_words {
+                // A keeper that has ended without a word has nothing to wait for either.
+                let _ = spoken.await;
+            }
         }
     }
 

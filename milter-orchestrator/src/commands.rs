@@ -1,0 +1,170 @@
+//! The sub-commands: `status`, `explain`, `restart`, and the two hidden ones that the orchestrator
+//! runs itself as.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use milter_proto::daemon::config::nearest;
+use milter_proto::daemon::exit::{EX_IOERR, EX_OSERR, EX_UNAVAILABLE, EX_USAGE};
+use milter_proto::daemon::{CommandContext, Failure};
+
+use crate::config::Settings;
+use crate::control::{self, Answer, Question};
+use crate::explain::explain;
+use crate::orchestrator::Orchestrator;
+use crate::route::{Client, Fact, Facts};
+use crate::status;
+use crate::supervisor::{exec, guard};
+
+/// Sub-commands beside those that every program has.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show the milters and listeners of the running orchestrator.
+    Status {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show which filters a message would go through, and why; nothing is sent.
+    Explain(Explain),
+    /// End the process of a milter and start a fresh one.
+    Restart {
+        /// Its name in the configuration.
+        milter: String,
+    },
+    /// Becomes a filter; the orchestrator runs it, nobody else.
+    #[command(hide = true, name = exec::NAME)]
+    ChildExec(exec::Arguments),
+    /// Watches over process groups; the orchestrator runs it, nobody else.
+    #[command(hide = true, name = guard::NAME)]
+    Guard,
+}
+
+/// What `explain` is told of a message.
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// The listener that it comes in by; may be left out when there is only one.
+    #[arg(long)]
+    listen: Option<String>,
+    /// Address of the client.
+    #[arg(long)]
+    client: Option<IpAddr>,
+    /// The client logged in.
+    #[arg(long, conflicts_with = "no_auth")]
+    auth: bool,
+    /// The client did not log in.
+    #[arg(long)]
+    no_auth: bool,
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(
+        self,
+        context: &CommandContext<'_, Orchestrator>,
+    ) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Status { json } => show_status(&ask(context, &Question::Status)?, json),
+            Self::Explain(arguments) => arguments.run(&context.prepare()?),
+            Self::Restart { milter } => match ask(context, &Question::Restart { milter })? {
+                Answer::Done(what) => print(&what),
+                answer => Err(unexpected(&answer)),
+            },
+            Self::ChildExec(arguments) => match exec::run(&arguments) {
+                Ok(never) => match never {},
+                Err(error) => Err(Failure::new(EX_OSERR, format!("child: {error}"))),
+            },
+            Self::Guard => guard::run()
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(|error| Failure::new(EX_OSERR, format!("guard: {error}"))),
+        }
+    }
+}
+
+/// Asks the running orchestrator of this configuration.
+fn ask(context: &CommandContext<'_, Orchestrator>, question: &Question) -> Result<Answer, Failure> {
+    let settings: Settings = context.settings()?;
+    let socket = settings
+        .control
+        .socket
+        .path()
+        .map_or_else(PathBuf::new, PathBuf::from);
+    control::ask(&socket, question).map_err(|error| Failure::new(EX_UNAVAILABLE, error.to_string()))
+}
+
+fn show_status(answer: &Answer, json: bool) -> Result<ExitCode, Failure> {
+    let Answer::Status(snapshot) = answer else {
+        return Err(unexpected(answer));
+    };
+    if !json {
+        return print(&status::render(snapshot));
+    }
+    let text = serde_json::to_string_pretty(snapshot)
+        .map_err(|error| Failure::new(EX_IOERR, error.to_string()))?;
+    print(&text)
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    match answer {
+        Answer::Error(what) => Failure::new(EX_UNAVAILABLE, what.clone()),
+        Answer::Status(_) | Answer::Done(_) => {
+            Failure::new(EX_UNAVAILABLE, "the orchestrator answered another question")
+        }
+    }
+}
+
+impl Explain {
+    fn run(&self, orchestrator: &Orchestrator) -> Result<ExitCode, Failure> {
+        let facts = Facts {
+            listen: self.listener(orchestrator)?,
+            client: self
+                .client
+                .map_or(Fact::NotYet, |ip| Fact::Known(Client::Ip(ip))),
+            authenticated: match (self.auth, self.no_auth) {
+                (true, _) => Fact::Known(true),
+                (false, true) => Fact::Known(false),
+                (false, false) => Fact::NotYet,
+            },
+        };
+        print(&explain(&orchestrator.blueprint().routes, &facts))
+    }
+
+    fn listener<'a>(&'a self, orchestrator: &'a Orchestrator) -> Result<&'a str, Failure> {
+        let listeners = &orchestrator.settings().listen;
+        let mut names = listeners.keys().map(String::as_str);
+        let all = || listeners.keys().cloned().collect::<Vec<_>>().join(", ");
+        match (&self.listen, names.next(), names.next()) {
+            (Some(name), ..) if listeners.contains_key(name) => Ok(name),
+            (Some(name), ..) => {
+                let known = listeners.keys().map(String::as_str);
+                let meant = nearest(name, known).map_or_else(
+                    || format!("there are: {}", all()),
+                    |name| format!("did you mean {name}?"),
+                );
+                let message = format!("there is no listener {name:?}; {meant}");
+                Err(Failure::new(EX_USAGE, message))
+            }
+            (None, Some(only), None) => Ok(only),
+            (None, ..) => Err(Failure::new(
+                EX_USAGE,
+                format!("which listener? Write --listen with one of: {}", all()),
+            )),
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough is no failure.
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(EX_IOERR, format!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// This binary, also after it was replaced on disk.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";

@@ -1,0 +1,336 @@
+//! The daemon: binds what its children need, looks after them, lets MTAs in, and ends in order.
+//!
+//! Start: children's sockets → children → control socket → wait until each child has had its
+//! chance → let MTAs in → ready. End: accept no more → finish the messages in hand, with a deadline
+//! → end the children, with theirs. What goes wrong before children run ends the program with a
+//! [`Failure`]; nothing after that does.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use milter_proto::daemon::config::{Common, ConfigError, Listener};
+use milter_proto::daemon::exit::EX_OSERR;
+use milter_proto::daemon::{Bound, CommandContext, Failure, Host, Program, Signal, SocketFile};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time;
+
+use crate::blueprint::{self, Blueprint, Known};
+use crate::commands::{self, Command};
+use crate::config::Settings;
+use crate::control::{self, Answer, Question};
+use crate::entrance::{CurrentRoutes, Entrance, Stage};
+use crate::reload;
+use crate::sockets;
+use crate::status::{self, ListenerStatus, MilterStatus, Snapshot};
+use crate::supervisor::spawn::Launcher;
+use crate::supervisor::{Kept, Supervisor};
+
+/// MTAs are let in when every child has had its chance, or after this time.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// How often the guard is looked at.
+const GUARD_EVERY: Duration = Duration::from_secs(2);
+
+/// The orchestrator, ready to run.
+#[derive(Debug)]
+pub struct Orchestrator {
+    settings: Settings,
+    blueprint: Blueprint,
+}
+
+impl Orchestrator {
+    /// The configuration as written.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+}
+
+impl Program for Orchestrator {
+    const NAME: &'static str = "milter-orchestrator";
+    const ABOUT: &'static str = "Runs filters as children and proxies the milter protocol through \
+                                 them";
+    const CONFIG: &'static str = "/etc/milter/orchestrator.toml";
+    type Settings = Settings;
+    type Command = Command;
+
+    fn common(settings: &Settings) -> Common {
+        let listeners = settings.listen.iter().map(|(name, listen)| Listener {
+            name: name.clone(),
+            section: format!("listen.{name}"),
+            socket: listen.socket.clone(),
+            mode: listen.mode,
+            group: listen.group.clone(),
+        });
+        Common::process(listeners.collect(), &settings.process, &settings.log)
+    }
+
+    fn prepare(settings: Settings) -> Result<Self, ConfigError> {
+        let blueprint = blueprint::draw(&settings)?;
+        for warning in &blueprint.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self {
+            settings,
+            blueprint,
+        })
+    }
+
+    async fn run(self, mut host: Host<Self>) -> Result<(), Failure> {
+        let mut house = House::open(self, host.take_sockets())?;
+        house.serve(&mut host).await;
+        host.stopping();
+        house.close(&mut host).await;
+        Ok(())
+    }
+
+    fn command(command: Command, context: CommandContext<'_, Self>) -> Result<ExitCode, Failure> {
+        command.run(&context)
+    }
+}
+
+/// Everything that runs.
+struct House {
+    settings: Settings,
+    supervisor: Supervisor,
+    routes: Arc<CurrentRoutes>,
+    entrances: Vec<Entrance>,
+    serving: JoinSet<()>,
+    stage: watch::Sender<Stage>,
+    desk: Arc<Desk>,
+    /// Removed when dropped.
+    files: Vec<SocketFile>,
+}
+
+impl House {
+    /// Binds and starts everything but the entrances.
+    fn open(orchestrator: Orchestrator, bound: Vec<Bound>) -> Result<Self, Failure> {
+        let Orchestrator {
+            settings,
+            blueprint,
+        } = orchestrator;
+        let mut files = Vec::new();
+        let (charges, control) = sockets::bind(&blueprint, &mut files)?;
+        let routes = Arc::new(CurrentRoutes::new(Arc::clone(&blueprint.routes)));
+        let entrances = entrances(&settings, bound, &routes, &mut files)?;
+        let launcher = Launcher::new(Path::new(commands::OURSELVES)).map_err(|error| {
+            let message = format!("the guard of the children cannot be started: {error}");
+            Failure::new(EX_OSERR, message)
+        })?;
+        let mut supervisor = Supervisor::new(launcher, blueprint.pace);
+        for charge in charges {
+            supervisor.keep(charge);
+        }
+        let desk = Arc::new(Desk {
+            since: SystemTime::now(),
+            kept: supervisor.kept().to_vec(),
+            listeners: gauges(&settings, &entrances),
+            routes: Arc::clone(&routes),
+        });
+        let clerk = Arc::clone(&desk);
+        tokio::spawn(control::serve(control, move |question| {
+            clerk.answer(question)
+        }));
+        Ok(Self {
+            settings,
+            supervisor,
+            routes,
+            entrances,
+            serving: JoinSet::new(),
+            stage: watch::Sender::new(Stage::Serve),
+            desk,
+            files,
+        })
+    }
+
+    /// Lets MTAs in and does as signals say, until told to stop.
+    async fn serve(&mut self, host: &mut Host<Orchestrator>) {
+        let settled = time::timeout(SETTLE_MAX, self.supervisor.settled());
+        tokio::pin!(settled);
+        let mut let_in = false;
+        let mut guard_tick = time::interval(GUARD_EVERY);
+        let mut alive_tick = time::interval(host.watchdog().unwrap_or(GUARD_EVERY));
+        loop {
+            tokio::select! {
+                signal = host.next_signal() => match signal {
+                    Signal::Stop => return,
+                    Signal::Reload => self.reload(host),
+                    Signal::Report => self.report(),
+                },
+                _ = &mut settled, if !let_in => {
+                    let_in = true;
+                    for entrance in self.entrances.drain(..) {
+                        self.serving.spawn(entrance.serve(self.stage.subscribe()));
+                    }
+                    host.ready();
+                }
+                _ = guard_tick.tick() => self.supervisor.check_guard(),
+                _ = alive_tick.tick() => host.alive(),
+            }
+        }
+    }
+
+    /// A new configuration: what can count at once does, the rest is named.
+    fn reload(&mut self, host: &mut Host<Orchestrator>) {
+        let Some(new) = host.reload() else {
+            return;
+        };
+        let kept = self.supervisor.kept();
+        let running: Vec<&str> = kept.iter().map(|kept| &*kept.member.name).collect();
+        let (merged, waiting) = reload::merge(&self.settings, new.settings, &running);
+        for what in waiting {
+            tracing::warn!("{what}: this counts after a restart");
+        }
+        let known: Known = kept
+            .iter()
+            .map(|kept| (kept.member.name.clone(), Arc::clone(&kept.member.health)))
+            .collect();
+        match blueprint::redraw(&merged, &known) {
+            Ok(blueprint) => {
+                self.routes.replace(blueprint.routes);
+                self.settings = merged;
+            }
+            Err(error) => tracing::error!(
+                "the old routes stay: {}: {} {}",
+                error.path,
+                error.message,
+                error.help
+            ),
+        }
+    }
+
+    fn report(&self) {
+        for line in status::render(&self.desk.snapshot()).lines() {
+            tracing::info!("{line}");
+        }
+    }
+
+    /// Finishes messages, then children, each with its deadline; another stop signal shortens both.
+    async fn close(mut self, host: &mut Host<Orchestrator>) {
+        // Sockets that were never served are closed, so that nobody waits in their queues.
+        self.entrances.clear();
+        self.stage.send_replace(Stage::Finish);
+        let patience = host.common().stop_timeout.get();
+        let finished = async { while self.serving.join_next().await.is_some() {} };
+        tokio::select! {
+            () = finished => {}
+            () = time::sleep(patience) => {
+                tracing::warn!(?patience, "messages in hand took too long (stop_timeout)");
+            }
+            () = another_stop(host) => tracing::warn!("told to stop again: not waiting for messages"),
+        }
+        self.stage.send_replace(Stage::Abort);
+        while self.serving.join_next().await.is_some() {}
+        self.supervisor.stop().await;
+        drop(self.files);
+    }
+}
+
+async fn another_stop(host: &mut Host<Orchestrator>) {
+    while host.next_signal().await != Signal::Stop {}
+}
+
+/// The listeners, with the sockets that were bound for them.
+fn entrances(
+    settings: &Settings,
+    bound: Vec<Bound>,
+    routes: &Arc<CurrentRoutes>,
+    files: &mut Vec<SocketFile>,
+) -> Result<Vec<Entrance>, Failure> {
+    bound
+        .into_iter()
+        .map(|bound| {
+            files.extend(bound.file);
+            let listen = settings.listen.get(&bound.name);
+            let limit = listen.map_or(1, |listen| listen.max_connections);
+            let entrance = Entrance::new(&bound.name, limit, bound.socket, Arc::clone(routes));
+            entrance.map_err(|error: io::Error| {
+                Failure::new(EX_OSERR, format!("{}: {error}", bound.address))
+            })
+        })
+        .collect()
+}
+
+/// What `status` needs of the listeners.
+fn gauges(settings: &Settings, entrances: &[Entrance]) -> Vec<Gauge> {
+    entrances
+        .iter()
+        .map(|entrance| Gauge {
+            name: entrance.name().to_owned(),
+            socket: settings
+                .listen
+                .get(entrance.name())
+                .map_or_else(String::new, |listen| listen.socket.to_string()),
+            connections: entrance.connections(),
+        })
+        .collect()
+}
+
+/// A listener as `status` sees it.
+struct Gauge {
+    name: String,
+    socket: String,
+    connections: Arc<AtomicU64>,
+}
+
+/// Where questions are answered.
+struct Desk {
+    since: SystemTime,
+    kept: Vec<Kept>,
+    listeners: Vec<Gauge>,
+    routes: Arc<CurrentRoutes>,
+}
+
+impl Desk {
+    fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Status => Answer::Status(self.snapshot()),
+            Question::Restart { milter } => self.restart(&milter),
+        }
+    }
+
+    fn restart(&self, name: &str) -> Answer {
+        let Some(kept) = self.kept.iter().find(|kept| kept.member.name == name) else {
+            let names: Vec<&str> = self.kept.iter().map(|kept| &*kept.member.name).collect();
+            let names = names.join(", ");
+            return Answer::Error(format!("there is no milter {name:?}; there are: {names}"));
+        };
+        match kept.restart() {
+            Ok(()) => Answer::Done(format!("{name} is being restarted; see `status`")),
+            Err(error) => Answer::Error(error.to_string()),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let routes = self.routes.read();
+        let milters = self.kept.iter().map(|kept| {
+            // A reload may have changed its policies; its process and counters are the same.
+            let current = routes.member(&kept.member.name);
+            MilterStatus::of(kept, current.as_deref().unwrap_or(&kept.member))
+        });
+        let listeners = self.listeners.iter().map(|gauge| ListenerStatus {
+            name: gauge.name.clone(),
+            socket: gauge.socket.clone(),
+            connections: gauge.connections.load(Ordering::Relaxed),
+        });
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            since: status::seconds(self.since),
+            now: status::seconds(SystemTime::now()),
+            listeners: listeners.collect(),
+            milters: milters.collect(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The sockets that the orchestrator binds besides its listeners: one for each child, and control.
+//!
+//! Children's sockets stay ours for as long as we run, so that connections queue while a child
+//! restarts. Those without a place of their own live in a private directory. Failures name the
+//! place and what to do.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use milter_proto::daemon::config::{FileMode, Listener};
+use milter_proto::daemon::exit::{EX_CANTCREAT, EX_NOPERM, EX_OSERR};
+use milter_proto::daemon::{Failure, Socket, SocketFile, bind_one};
+use milter_proto::net::Address;
+use nix::unistd::Uid;
+use tokio::net::UnixListener;
+
+use crate::blueprint::{Blueprint, MilterPlan, Source};
+use crate::supervisor::{Charge, Kind};
+
+/// Sockets that only we connect to.
+const OURS_ALONE: FileMode = FileMode::from_bits(0o600);
+
+/// Binds everything that the blueprint needs: the milters to look after, and the control socket.
+/// Socket files are added to `files`.
+pub(crate) fn bind(
+    blueprint: &Blueprint,
+    files: &mut Vec<SocketFile>,
+) -> Result<(Vec<Charge>, UnixListener), Failure> {
+    let private = |plan: &MilterPlan| {
+        let path = plan.member.address.path();
+        path.is_some_and(|path| path.starts_with(&blueprint.directory))
+    };
+    if blueprint.milters.iter().any(private) {
+        ensure_private(&blueprint.directory)?;
+    }
+    let charges = blueprint
+        .milters
+        .iter()
+        .map(|plan| {
+            let kind = match &plan.source {
+                Source::Foreign => Kind::Foreign,
+                Source::BindsItself(how) => Kind::Spawned(how.clone(), None),
+                Source::HandOver(how) => {
+                    let listener = child_socket(plan, files)?;
+                    Kind::Spawned(how.clone(), Some(listener))
+                }
+            };
+            let member = plan.member.clone();
+            Ok(Charge { member, kind })
+        })
+        .collect::<Result<_, Failure>>()?;
+    let control = control_socket(&blueprint.control, files)?;
+    Ok((charges, control))
+}
+
+fn child_socket(plan: &MilterPlan, files: &mut Vec<SocketFile>) -> Result<OwnedFd, Failure> {
+    let name = format!("milter.{}", plan.member.name);
+    let bound = bind_one(&Listener {
+        section: name.clone(),
+        name,
+        socket: plan.member.address.clone(),
+        mode: OURS_ALONE,
+        group: None,
+    })?;
+    files.extend(bound.file);
+    blocking(bound.socket)
+        .map_err(|error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address)))
+}
+
+/// A child that knows nothing of non-blocking sockets must be able to wait in accept(2).
+fn blocking(socket: Socket) -> io::Result<OwnedFd> {
+    match socket {
+        Socket::Tcp(tcp) => {
+            tcp.set_nonblocking(false)?;
+            Ok(tcp.into())
+        }
+        Socket::Unix(unix) => {
+            unix.set_nonblocking(false)?;
+            Ok(unix.into())
+        }
+    }
+}
+
+fn control_socket(path: &Path, files: &mut Vec<SocketFile>) -> Result<UnixListener, Failure> {
+    let bound = bind_one(&Listener {
+        name: "control".to_owned(),
+        section: "control".to_owned(),
+        socket: Address::Unix(path.to_owned()),
+        mode: OURS_ALONE,
+        group: None,
+    })?;
+    files.extend(bound.file);
+    let unusable = |error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address));
+    match bound.socket {
+        Socket::Unix(unix) => UnixListener::from_std(unix).map_err(unusable),
+        Socket::Tcp(_) => Err(unusable(io::Error::from(io::ErrorKind::InvalidInput))),
+    }
+}
+
+/// Makes a directory that only we can look into, or makes sure that it is one.
+fn ensure_private(directory: &Path) -> Result<(), Failure> {
+    let shown = directory.display();
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.map_err(|error| {
+        let message = format!(
+            "{shown}: cannot be created: {error}; create it for the user that we run as (systemd: \
+             RuntimeDirectory=), or set another [supervisor] directory"
+        );
+        Failure::new(EX_CANTCREAT, message)
+    })?;
+    let meta = fs::symlink_metadata(directory)
+        .map_err(|error| Failure::new(EX_CANTCREAT, format!("{shown}: {error}")))?;
+    let private = meta.is_dir() && meta.uid() == Uid::effective().as_raw();
+    if private && meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        EX_NOPERM,
+        format!(
+            "{shown}: it must be a directory of our own user and closed to all others; run \
+             `chmod 0700 {shown}` and `chown` it to user {}, or set another [supervisor] directory",
+            Uid::effective()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_directory_is_made_private_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = directory.path().join("a/b");
+        ensure_private(&new).unwrap();
+        assert_eq!(fs::metadata(&new).unwrap().mode() & 0o777, 0o700);
+        ensure_private(&new).unwrap();
+
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = ensure_private(&new).unwrap_err();
+        assert!(error.message.contains("chmod 0700"), "{error}");
+
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = ensure_private(&file).unwrap_err();
+        assert!(error.message.contains("cannot be created"), "{error}");
+    }
+}
