@@ -165,7 +165,7 @@ impl House {
             tokio::select! {
                 signal = host.next_signal() => match signal {
                     Signal::Stop => return,
-                    Signal::Reload => self.reload(host),
+                    Signal::Reload => self.reload(host).await,
                     Signal::Report => self.report(),
                 },
                 _ = &mut settled, if !let_in => {
@@ -182,8 +182,8 @@ impl House {
     }
 
     /// A new configuration: what can count at once does, the rest is named.
-    fn reload(&mut self, host: &mut Host<Orchestrator>) {
-        let Some(new) = host.reload() else {
+    async fn reload(&mut self, host: &mut Host<Orchestrator>) {
+        let Some(new) = host.reload().await else {
             return;
         };
         let kept = self.supervisor.kept();
