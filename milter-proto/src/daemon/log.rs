@@ -22,13 +22,14 @@ pub const ESCAPED_MAX: usize = 256;
 /// Changes the level while the program runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
+    name: &'static str,
     filter: reload::Handle<Targets, Registry>,
     /// From the command line, which goes before the configuration.
     forced: Option<Level>,
 }
 
 /// Starts the log of a sub-command: text without time, warnings and errors unless told otherwise.
-pub(crate) fn plain(forced: Option<Level>) {
+pub(crate) fn plain(name: &str, forced: Option<Level>) {
     let lines = layer::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
@@ -37,14 +38,14 @@ pub(crate) fn plain(forced: Option<Level>) {
         .without_time();
     // A second subscriber in the same process is refused; the first one serves.
     let _ = tracing_subscriber::registry()
-        .with(targets(forced.unwrap_or(Level::Warn)))
+        .with(targets(name, forced.unwrap_or(Level::Warn)))
         .with(lines)
         .try_init();
 }
 
 /// Starts the log of a daemon.
-pub(crate) fn start(log: &Log, forced: Option<Level>) -> Handle {
-    let (filter, handle) = reload::Layer::new(targets(forced.unwrap_or(log.level)));
+pub(crate) fn start(name: &'static str, log: &Log, forced: Option<Level>) -> Handle {
+    let (filter, handle) = reload::Layer::new(targets(name, forced.unwrap_or(log.level)));
     let terminal = io::stderr().is_terminal();
     let lines = layer::layer()
         .with_writer(io::stderr)
@@ -61,6 +62,7 @@ pub(crate) fn start(log: &Log, forced: Option<Level>) -> Handle {
         .with(lines)
         .try_init();
     Handle {
+        name,
         filter: handle,
         forced,
     }
@@ -71,12 +73,12 @@ impl Handle {
     pub(crate) fn reconfigure(&self, log: &Log) {
         let level = self.forced.unwrap_or(log.level);
         // Fails only when the subscriber is gone, and then nobody listens.
-        let _ = self.filter.reload(targets(level));
+        let _ = self.filter.reload(targets(self.name, level));
     }
 }
 
-/// Our crates at `level`, others no lower than warnings, unless everything is asked for.
-fn targets(level: Level) -> Targets {
+/// Our crates and the program `name` at `level`, others no lower than warnings, unless everything is asked for.
+fn targets(name: &str, level: Level) -> Targets {
     let ours = filter(level);
     let others = match level {
         Level::Trace => ours,
@@ -85,6 +87,7 @@ fn targets(level: Level) -> Targets {
     Targets::new()
         .with_default(others)
         .with_target("milter_", ours)
+        .with_target(name.replace('-', "_"), ours)
 }
 
 fn filter(level: Level) -> LevelFilter {
@@ -151,11 +154,12 @@ mod tests {
             (Level::Debug, "milter_dkim::filter", L::DEBUG, true),
             (Level::Debug, "hickory_proto", L::DEBUG, false),
             (Level::Debug, "hickory_proto", L::WARN, true),
+            (Level::Debug, "greeter::filter", L::DEBUG, true),
             (Level::Error, "hickory_proto", L::WARN, false),
             (Level::Info, "milter_spam", L::DEBUG, false),
             (Level::Trace, "hickory_proto", L::TRACE, true),
         ] {
-            let enabled = targets(level).would_enable(target, &at);
+            let enabled = targets("greeter", level).would_enable(target, &at);
             assert_eq!(enabled, shown, "{level:?} {target} {at}");
         }
     }

@@ -1,8 +1,9 @@
 //! Tells the service manager how far the program is: ready, reloading, stopping, alive.
 //!
 //! One datagram to the socket in `NOTIFY_SOCKET`, by path or, with a leading `@`, in the abstract
-//! name space. Without the variable nothing happens. Nothing here can fail the program: a manager
-//! that does not hear is logged once and left to its own time-outs.
+//! name space. Without the variable nothing happens. The socket is connected while the program may
+//! still have the rights to. Nothing here can fail the program: a manager that does not hear is a
+//! line in the log and left to its own time-outs.
 
 use std::env;
 use std::ffi::OsStr;
@@ -48,6 +49,7 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not read must not hold us up.
         socket.set_nonblocking(true)?;
+        socket.connect_addr(&address)?;
         Ok((socket, address))
     }
 
@@ -82,7 +84,11 @@ impl Notifier {
         let Some((socket, address)) = &self.manager else {
             return;
         };
-        if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
+        // The connection made at the start outlives a loss of rights; the address, a new manager.
+        let sent = socket
+            .send(message.as_bytes())
+            .or_else(|_| socket.send_to_addr(message.as_bytes(), address));
+        if let Err(error) = sent {
             warn!(%error, "the service manager does not hear");
         }
     }
@@ -144,10 +150,35 @@ mod tests {
     #[test]
     fn no_manager_and_one_that_is_gone_change_nothing() {
         Notifier::default().ready();
-        let gone = Notifier {
-            manager: Some(Notifier::to(OsStr::new("/nonexistent/notify")).unwrap()),
+        assert!(Notifier::to(OsStr::new("/nonexistent/notify")).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier {
+            manager: Some(Notifier::to(path.as_os_str()).unwrap()),
             watchdog: None,
         };
-        gone.ready();
+        drop(manager);
+        notifier.ready();
+    }
+
+    #[test]
+    fn a_manager_that_came_back_hears() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier {
+            manager: Some(Notifier::to(path.as_os_str()).unwrap()),
+            watchdog: None,
+        };
+        drop(manager);
+        std::fs::remove_file(&path).unwrap();
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        notifier.ready();
+        let mut buffer = [0; 16];
+        assert_eq!(manager.recv(&mut buffer).unwrap(), b"READY=1\n".len());
     }
 }

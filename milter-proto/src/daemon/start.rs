@@ -42,12 +42,12 @@ fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<ExitCode, Fa
     match verb.unwrap_or(Verb::Run) {
         Verb::Run => run::<P>(&path, log_level),
         Verb::Check { print } => {
-            log::plain(log_level);
+            log::plain(P::NAME, log_level);
             check::<P>(&path, print)
         }
         Verb::DefaultConfig => print(&config::default_file::<P>()?),
         Verb::Own(command) => {
-            log::plain(log_level);
+            log::plain(P::NAME, log_level);
             let context = CommandContext {
                 path: &path,
                 given,
@@ -62,7 +62,7 @@ fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<ExitCode, Fa
 fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Failure> {
     let source = Source::read::<P>(path)?;
     let settings = source.settings::<P>()?;
-    let log = log::start(&P::common(&settings).log, log_level);
+    let log = log::start(P::NAME, &P::common(&settings).log, log_level);
     match start::<P>(source, settings, log) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => {
@@ -86,12 +86,13 @@ fn start<P: Program>(
     let program = source.prepare::<P>(settings)?;
     let signals = signals::catch()?;
     let bound = listen::all(&common.listeners)?;
+    let notifier = Notifier::from_env();
     privileges::settle(&common)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(EX_OSERR, format!("no runtime: {error}")))?;
-    let host = Host::new(&source, common, log, bound, signals, Notifier::from_env());
+    let host = Host::new(&source, common, log, bound, signals, notifier);
     let outcome = runtime.block_on(program.run(host));
     // What still blocks a worker now is not waited for: the deadline has passed.
     runtime.shutdown_background();

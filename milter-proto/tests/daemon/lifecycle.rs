@@ -1,0 +1,171 @@
+//! Start, service, reload, stop.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use command_fds::{CommandFdExt, FdMapping};
+use milter_proto::net::Address;
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+
+use crate::process::{Mta, Room, greeting};
+
+#[test]
+fn serves_and_stops() {
+    let room = Room::new();
+    room.configure("", "mode = \"0600\"");
+    let mut daemon = room.start();
+    let mode = fs::metadata(room.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(greeting(&room.address()), "hello");
+
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_log("\"message\":\"running\"");
+    daemon.signal(Signal::SIGTERM);
+    room.hear("STOPPING=1\n", &daemon);
+    assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+    assert!(!room.socket().exists());
+    let log = daemon.log();
+    for line in log.lines() {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(parsed.is_ok(), "no JSON: {line}");
+    }
+    assert_eq!(log.matches("\"decision\":\"greet\"").count(), 1, "{log}");
+}
+
+#[test]
+fn a_reload_counts_for_new_connections() {
+    let room = Room::new();
+    room.configure("greeting = \"first\"", "");
+    let daemon = room.start();
+    let mut old = Mta::connect(&room.address());
+    old.begin();
+
+    room.configure("greeting = \"second\"", "");
+    daemon.signal(Signal::SIGHUP);
+    room.hear("RELOADING=1\nMONOTONIC_USEC=", &daemon);
+    room.hear("READY=1\n", &daemon);
+    daemon.wait_for_log("configuration reloaded");
+    assert_eq!(old.end(), "first");
+    assert_eq!(greeting(&room.address()), "second");
+}
+
+#[test]
+fn a_bad_file_changes_nothing() {
+    let room = Room::new();
+    room.configure("greeting = \"first\"", "");
+    let daemon = room.start();
+    for (top, says) in [
+        ("greting = \"second\"", "did you mean `greeting`?"),
+        ("greeting = \"a\\nb\"", "holds a line break"),
+        ("greeting = ", "greeter.toml:1:12"),
+    ] {
+        room.configure(top, "");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for_log(says);
+        room.hear("RELOADING=1\n", &daemon);
+        room.hear("READY=1\n", &daemon);
+        assert_eq!(greeting(&room.address()), "first");
+    }
+    fs::remove_file(room.path("greeter.toml")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("no configuration file");
+    assert_eq!(greeting(&room.address()), "first");
+}
+
+#[test]
+fn a_message_in_hand_is_finished_before_the_end() {
+    let room = Room::new();
+    room.configure("", "");
+    let mut daemon = room.start();
+    let mut mta = Mta::connect(&room.address());
+    mta.begin();
+    daemon.signal(Signal::SIGTERM);
+    room.hear("STOPPING=1\n", &daemon);
+    assert_eq!(mta.end(), "hello");
+    assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn a_message_in_hand_is_not_waited_for_longer_than_told() {
+    let room = Room::new();
+    for (server, signals) in [
+        ("stop_timeout = \"100ms\"", 1),
+        ("stop_timeout = \"1h\"", 2),
+    ] {
+        room.configure("", server);
+        let mut daemon = room.start();
+        let mut mta = Mta::connect(&room.address());
+        mta.begin();
+        for _ in 0..signals {
+            daemon.signal(Signal::SIGTERM);
+            // A second signal of a kind that is still pending would be lost.
+            daemon.wait_for_log("stopping");
+        }
+        assert_eq!(daemon.ended().code(), Some(0), "{server}\n{}", daemon.log());
+        room.hear("STOPPING=1\n", &daemon);
+        assert!(!room.socket().exists(), "{server}");
+    }
+}
+
+#[test]
+fn a_socket_left_behind_is_taken_over() {
+    let room = Room::new();
+    room.configure("", "");
+    let mut daemon = room.start();
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+    assert!(room.socket().exists());
+    let daemon = room.start();
+    assert!(daemon.log().contains("removing a stale socket"));
+    assert_eq!(greeting(&room.address()), "hello");
+}
+
+#[test]
+fn an_inherited_socket_goes_before_the_configured_one() {
+    let room = Room::new();
+    room.configure("", "");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let mut command = room.command(&["run"]);
+    command.env("LISTEN_FDS", "1");
+    command
+        .fd_mappings(vec![FdMapping {
+            parent_fd: socket.into(),
+            child_fd: 3,
+        }])
+        .unwrap();
+    let daemon = room.spawn(command);
+    let address = Address::Inet {
+        host: "127.0.0.1".to_owned(),
+        port,
+    };
+    assert_eq!(greeting(&address), "hello");
+    assert!(!room.socket().exists(), "{}", daemon.log());
+}
+
+#[test]
+fn root_is_given_up() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: not root");
+        return;
+    }
+    let room = Room::new();
+    room.configure("", "user = \"nobody\"");
+    let daemon = room.start();
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+        words.join(" ")
+    };
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (nobody.uid, nobody.gid);
+    assert_eq!(field("Uid:"), format!("{uid} {uid} {uid} {uid}"));
+    assert_eq!(field("Gid:"), format!("{gid} {gid} {gid} {gid}"));
+    assert_eq!(field("Groups:"), gid.to_string());
+    assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(greeting(&room.address()), "hello");
+}
