@@ -39,6 +39,12 @@ impl Tally {
         }
     }
 
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped);
+    }
+
     fn one_skipped(reason: impl Into<String>) -> Self {
         Self {
             skipped: vec![reason.into()],
@@ -96,6 +102,7 @@ pub(crate) fn run(install: bool) -> Result<()> {
         bench.interrupt.check()?;
         parts.push(part(name, done, start.elapsed()));
     }
+    show(&parts);
     conclude(&parts, std::env::var("CI").is_ok_and(|ci| ci == "true"))
 }
 
@@ -121,8 +128,8 @@ fn part(name: &'static str, done: Result<Tally>, took: Duration) -> Part {
     }
 }
 
-/// The table and the last line.
-fn conclude(parts: &[Part], ci: bool) -> Result<()> {
+/// The table, the reasons, and the last line.
+fn show(parts: &[Part]) {
     let heading = ["part", "passed", "failed", "skipped", "seconds", "remarks"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(parts.iter().map(row));
@@ -130,27 +137,42 @@ fn conclude(parts: &[Part], ci: bool) -> Result<()> {
     table(&rows).iter().for_each(say);
     for part in parts {
         for reason in &part.tally.skipped {
-            say(format_args!(
-                "{} {}: {reason}",
-                paint(Tone::Odd, "skipped"),
-                part.name
-            ));
+            let word = paint(Tone::Odd, "skipped");
+            say(format_args!("{word} {}: {reason}", part.name));
         }
     }
-    let sum = |count: fn(&Tally) -> usize| parts.iter().map(|part| count(&part.tally)).sum();
-    let (passed, failed): (usize, usize) = (sum(|tally| tally.passed), sum(|tally| tally.failed));
-    let skipped: usize = sum(|tally| tally.skipped.len());
+    let Tally {
+        passed,
+        failed,
+        skipped,
+    } = sum(parts);
     say("");
     say(format_args!(
-        "{passed} passed, {failed} failed, {skipped} skipped"
+        "{passed} passed, {failed} failed, {} skipped",
+        skipped.len()
     ));
+}
+
+/// An error when something failed, or under CI was skipped.
+fn conclude(parts: &[Part], ci: bool) -> Result<()> {
+    let Tally {
+        failed, skipped, ..
+    } = sum(parts);
     if failed > 0 {
         bail!("test: {failed} failed");
     }
-    if ci && skipped > 0 {
-        bail!("test: {skipped} skipped, which CI does not allow");
+    if ci && !skipped.is_empty() {
+        bail!("test: {} skipped, which CI does not allow", skipped.len());
     }
     Ok(())
+}
+
+fn sum(parts: &[Part]) -> Tally {
+    let mut sum = Tally::default();
+    for part in parts {
+        sum.add(part.tally.clone());
+    }
+    sum
 }
 
 fn row(part: &Part) -> Vec<String> {
@@ -262,9 +284,7 @@ fn suite(bench: &Bench, tests: &mut Command) -> Result<Tally> {
         let other = scope.spawn(|| count(errors));
         tally = count(out);
         if let Ok(other) = other.join() {
-            tally.passed += other.passed;
-            tally.failed += other.failed;
-            tally.skipped.extend(other.skipped);
+            tally.add(other);
         }
     });
     let status = running.wait()?;
