@@ -100,7 +100,9 @@ pub(crate) fn run(install: bool) -> Result<()> {
         let start = Instant::now();
         let done = step(&bench);
         bench.interrupt.check()?;
-        parts.push(part(name, done, start.elapsed()));
+        let part = part(name, done, start.elapsed());
+        part.problem.iter().for_each(say);
+        parts.push(part);
     }
     show(&parts);
     conclude(&parts, std::env::var("CI").is_ok_and(|ci| ci == "true"))
@@ -117,9 +119,6 @@ fn part(name: &'static str, done: Result<Tally>, took: Duration) -> Part {
             (failed, Some(format!("{error:#}")))
         }
     };
-    if let Some(problem) = &problem {
-        say(problem);
-    }
     Part {
         name,
         tally,
