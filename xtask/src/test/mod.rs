@@ -5,20 +5,20 @@
 //! line is `N passed, N failed, N skipped`, where a test of the suite, a check of the demonstration
 //! and each other part count as one.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+mod suite;
+
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use self::suite::Runner;
 use crate::demo::{self, Options};
 use crate::interrupt::Interrupt;
 use crate::terminal::{Tone, paint, say, table};
 use crate::workspace::{self, Profile};
 use crate::{layers, setup, tidy};
 
-/// Where a test that cannot run here leaves its name and the reason, a line each.
-const SKIPS: &str = "MILTER_TEST_SKIPS";
 /// Archives that some tests read, relative to the root of the workspace.
 const ARCHIVES: &[&str] = &[demo::ARCHIVE, "../shared/data/conformance.tar.xz"];
 
@@ -66,8 +66,6 @@ struct Part {
 struct Bench {
     install: bool,
     interrupt: Interrupt,
-    /// Tests write here what they skip.
-    skips: tempfile::NamedTempFile,
 }
 
 /// A part: a name and what it does.
@@ -92,7 +90,6 @@ pub(crate) fn run(install: bool) -> Result<()> {
     let bench = Bench {
         install,
         interrupt: Interrupt::watch()?,
-        skips: tempfile::NamedTempFile::new()?,
     };
     let mut parts = Vec::new();
     for (name, step) in STEPS {
@@ -237,113 +234,19 @@ fn component(name: &str, command: &mut Command) -> Result<Tally> {
     Ok(Tally::one_passed())
 }
 
-fn tests(bench: &Bench) -> Result<Tally> {
+fn tests(_: &Bench) -> Result<Tally> {
     let nextest = workspace::output(workspace::cargo().args(["nextest", "--version"])).is_ok();
-    let mut tests = workspace::cargo();
-    if nextest {
-        tests.args([
-            "nextest",
-            "run",
-            "--locked",
-            "--workspace",
-            "--no-fail-fast",
-        ]);
+    let runner = if nextest {
+        Runner::Nextest
     } else {
-        tests.args([
-            "test",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--no-fail-fast",
-        ]);
-    }
-    suite(bench, &mut tests)
-}
-
-fn doc_tests(bench: &Bench) -> Result<Tally> {
-    let mut tests = workspace::cargo();
-    suite(
-        bench,
-        tests.args(["test", "--locked", "--workspace", "--doc"]),
-    )
-}
-
-/// Runs tests, shows what they print, and counts.
-fn suite(bench: &Bench, tests: &mut Command) -> Result<Tally> {
-    bench.skips.as_file().set_len(0)?;
-    let mut running = tests
-        .env(SKIPS, bench.skips.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let out = running.stdout.take().context("no output to read")?;
-    let errors = running.stderr.take().context("no output to read")?;
-    let mut tally = Tally::default();
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| count(errors));
-        tally = count(out);
-        if let Ok(other) = other.join() {
-            tally.add(other);
-        }
-    });
-    let status = running.wait()?;
-    settle(&mut tally, &std::fs::read_to_string(bench.skips.path())?);
-    if !status.success() && tally.failed == 0 {
-        bail!("{tests:?} ended with {status}");
-    }
-    Ok(tally)
-}
-
-/// A test that skips itself is counted as passed by its runner; it is taken out there.
-fn settle(tally: &mut Tally, skips: &str) {
-    for skip in skips.lines().filter(|line| !line.trim().is_empty()) {
-        tally.passed = tally.passed.saturating_sub(1);
-        tally.skipped.push(skip.to_owned());
-    }
-}
-
-/// Shows every line and adds up the summaries among them.
-fn count(stream: impl std::io::Read) -> Tally {
-    let mut tally = Tally::default();
-    for line in BufReader::new(stream).lines().map_while(Result::ok) {
-        if let Some((passed, failed, ignored)) = summary(&line) {
-            tally.passed += passed;
-            tally.failed += failed;
-            let ignored = (0..ignored).map(|_| "marked to be ignored".to_owned());
-            tally.skipped.extend(ignored);
-        }
-        say(line);
-    }
-    tally
-}
-
-/// Passed, failed and ignored, from `test result: …` of cargo and from `Summary […] …` of nextest.
-fn summary(line: &str) -> Option<(usize, usize, usize)> {
-    let line = line.trim_start();
-    let nextest = line.starts_with("Summary [");
-    if !nextest && !line.starts_with("test result: ") {
-        return None;
-    }
-    let number_before = |word: &str| {
-        let words: Vec<&str> = line
-            .split([' ', ',', ';', '(', ')'])
-            .filter(|w| !w.is_empty())
-            .collect();
-        let at = words.iter().position(|found| *found == word)?;
-        words.get(at.checked_sub(1)?)?.parse::<usize>().ok()
+        Runner::Cargo
     };
-    let of = |word: &str| number_before(word).unwrap_or(0);
-    let failed = if nextest {
-        of("failed") + of("timed") + of("exec")
-    } else {
-        of("failed")
-    };
-    let ignored = if nextest {
-        of("skipped")
-    } else {
-        of("ignored")
-    };
-    Some((of("passed"), failed, ignored))
+    suite::run(runner, &["--workspace", "--all-targets", "--no-fail-fast"])
+}
+
+/// Nextest does not run the examples in documentation.
+fn doc_tests(_: &Bench) -> Result<Tally> {
+    suite::run(Runner::Cargo, &["--workspace", "--doc"])
 }
 
 fn demonstration(bench: &Bench) -> Result<Tally> {
@@ -365,45 +268,8 @@ fn demonstration(bench: &Bench) -> Result<Tally> {
 }
 
 #[cfg(test)]
-mod tests_of_this {
+mod tests {
     use super::*;
-
-    #[test]
-    fn summaries_of_both_runners_are_read() {
-        for (line, expected) in [
-            (
-                "test result: ok. 30 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out",
-                Some((30, 0, 2)),
-            ),
-            (
-                "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured",
-                Some((1, 3, 0)),
-            ),
-            (
-                "     Summary [   2.001s] 30 tests run: 30 passed, 0 skipped",
-                Some((30, 0, 0)),
-            ),
-            (
-                " Summary [ 9.4s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped",
-                Some((9, 3, 4)),
-            ),
-            ("test session::x ... ok", None),
-            ("a line about 3 failed things", None),
-        ] {
-            assert_eq!(summary(line), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_test_that_skips_itself_is_not_passed() {
-        let mut tally = Tally {
-            passed: 5,
-            ..Tally::default()
-        };
-        settle(&mut tally, "spf suite: no archive\n\n");
-        assert_eq!(tally.passed, 4);
-        assert_eq!(tally.skipped, ["spf suite: no archive"]);
-    }
 
     #[test]
     fn a_failure_fails_and_a_skip_fails_under_ci_alone() {
