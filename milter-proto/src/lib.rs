@@ -60,8 +60,6 @@
 //! stage, reason) and for each command out of order, and one at `error` when a filter fails. What
 //! comes from outside is escaped.
 
-#[cfg(test)]
-mod captures;
 pub mod edit;
 pub mod filter;
 pub mod message;

@@ -16,20 +16,14 @@
 //! next. An error names the stage and whose fault it is, and leaves the state as it was; what
 //! follows from it is for the caller to decide.
 
-#[cfg(test)]
-mod drive;
 mod error;
 mod event;
 mod facts;
 mod filter;
-#[cfg(test)]
-mod fuzz;
 mod mta;
-#[cfg(test)]
-mod replay;
 mod stage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{Fault, ProtocolError, Reason};
 pub use event::Event;

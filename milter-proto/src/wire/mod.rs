@@ -8,8 +8,6 @@
 pub mod command;
 mod error;
 mod frame;
-#[cfg(test)]
-mod fuzz;
 pub mod macros;
 pub mod options;
 pub mod reply;

@@ -1,6 +1,11 @@
 //! Bytes that no MTA sends. Each time another connection is in the middle of a message and goes on.
 
+use std::sync::Arc;
+
+use tokio::io::{AsyncWriteExt, duplex};
+
 use super::*;
+use crate::net::{Peer, Stop, converse};
 
 /// Sends `bytes` after the greeting and expects `replies`, then the end of the connection.
 async fn check(name: &str, bytes: &[u8], replies: &[&[u8]]) {
@@ -55,6 +60,40 @@ async fn payloads_that_do_not_fit() {
     .await;
     check("macro frame without stage", &frames(&[b"D"]), &[]).await;
     check("second offer", &frames(&[OFFER]), &[]).await;
+}
+
+/// What the log says of a connection that begins with the greeting and goes on with `bytes`.
+async fn says(bytes: &[u8]) -> String {
+    let (near, far) = duplex(1 << 16);
+    let (limits, peer) = (Limits::default(), Peer::from("test"));
+    let server = tokio::spawn(converse(Arc::new(Probe), far, peer, limits, Stop::never()));
+    let (_read, mut write) = tokio::io::split(near);
+    let greeting = frames(&[OFFER, b"Cx\0U"]);
+    write.write_all(&greeting).await.unwrap();
+    write.write_all(bytes).await.unwrap();
+    write.shutdown().await.unwrap();
+    let ended = patient(server).await.unwrap();
+    ended.map_or_else(|error| error.to_string(), |()| "no error".to_owned())
+}
+
+#[tokio::test]
+async fn errors_say_who_where_and_why() {
+    let check = async |bytes: &[u8], expected| assert_eq!(says(bytes).await, expected);
+    check(b"", "no error").await;
+    check(b"\0\0\0\0", "MTA between messages: frame of length 0").await;
+    let text = "MTA between messages: the peer sends text, not milter frames \
+        (an SMTP or HTTP client, or a log?): \"EHLO\"";
+    check(b"EHLO x\r\n", text).await;
+    let large = "MTA between messages: frame of 1048578 bytes is over the limit of 1048577";
+    check(b"\0\x10\0\x02B", large).await;
+    let cut = "between messages: closed inside a frame, 6 bytes of which had arrived";
+    check(b"\0\0\0\x05H\xff", cut).await;
+    let unknown = "MTA after MAIL: unknown frame type 'X'";
+    check(&frames(&[b"M<s@x>\0", b"X"]), unknown).await;
+    let nul = "MTA after MAIL: malformed frame of type 'R': a string does not end in NUL";
+    check(&frames(&[b"M<s@x>\0", b"R<r@x>"]), nul).await;
+    let again = "MTA between messages: 'O' is out of order";
+    check(&frames(&[OFFER]), again).await;
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::io::duplex;
 
 use super::*;
-use crate::captures::{Capture, POSTFIX, SENDMAIL};
 use crate::filter::{Context, Filter, Needs, Transaction};
 use crate::net::{Peer, Stop, converse};
+use crate::session::tests::captures::{Capture, POSTFIX, SENDMAIL};
 use crate::verdict::{BodyVerdict, Outcome};
 use crate::wire::{Actions, Steps};
 

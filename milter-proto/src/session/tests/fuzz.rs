@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::*;
 use crate::edit::Edit;
 use crate::filter::Needs;
 use crate::message::{Address, Connection, Header, Path};
+use crate::session::*;
 use crate::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use crate::wire::{Actions, Command, Decoder, Macros, Offer, Reply, Steps};
 

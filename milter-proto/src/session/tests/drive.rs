@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::*;
 use crate::edit::Edit;
 use crate::message::{Address, Connection, Header, Path};
+use crate::session::*;
 use crate::verdict::Verdict;
 use crate::wire::{Actions, CHUNK_MAX, Offer, Reply, Steps};
 

@@ -1,5 +1,10 @@
 //! Both sides in single steps: order, negotiation, skips, edits, macros.
 
+pub(crate) mod captures;
+mod drive;
+mod fuzz;
+mod replay;
+
 use bytes::Bytes;
 
 use super::*;

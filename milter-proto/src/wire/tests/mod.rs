@@ -1,5 +1,7 @@
 //! The vectors, in both directions, and what does not fit.
 
+mod fuzz;
+
 use bytes::{Bytes, BytesMut};
 
 use super::*;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::tests::{command_vectors, one};
-use super::*;
+use super::{command_vectors, one};
 use crate::verdict::SmtpReply;
+use crate::wire::*;
 
 /// Feeds `input` to a decoder in pieces whose sizes are taken from `sizes` in turn.
 fn in_pieces(input: &[u8], sizes: &[u8]) -> (Vec<Frame>, Option<WireError>) {

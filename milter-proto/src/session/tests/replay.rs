@@ -2,9 +2,9 @@
 
 use bytes::BytesMut;
 
-use super::*;
-use crate::captures::{Capture, POSTFIX, SENDMAIL};
+use super::captures::{Capture, POSTFIX, SENDMAIL};
 use crate::filter::Needs;
+use crate::session::*;
 use crate::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use crate::wire::{Actions, Command, Decoder, Reply, Steps};
 
