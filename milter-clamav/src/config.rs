@@ -65,7 +65,7 @@ pub struct Clamd {
     /// How long a clamd may take from the last byte to its answer.
     pub reply_timeout: Seconds,
     /// How long all attempts together may take after the last byte. Shorter than
-    /// `server.stage_timeout`.
+    /// `server.finish_timeout`.
     pub total_timeout: Seconds,
     /// How often a clamd that failed is asked whether it is back.
     pub probe_interval: Seconds,
@@ -77,7 +77,7 @@ impl Default for Clamd {
             servers: vec![Address::Unix(PathBuf::from("/run/clamav/clamd.ctl"))],
             order: Order::Listed,
             connect_timeout: Seconds::from_secs(2),
-            write_timeout: Seconds::from_secs(10),
+            write_timeout: Seconds::from_secs(5),
             reply_timeout: Seconds::from_secs(60),
             total_timeout: Seconds::from_secs(110),
             probe_interval: Seconds::from_secs(2),
@@ -244,13 +244,15 @@ impl Settings {
                 .help("write a duration such as \"5s\""));
             }
         }
-        let stage = self.server.stage_timeout;
-        if clamd.total_timeout >= stage {
+        let finish = self.server.finish_timeout;
+        if clamd.total_timeout >= finish {
             return Err(ConfigError::at(
                 "clamd.total_timeout",
-                format!("is not shorter than server.stage_timeout, which is {stage}"),
+                format!("is not shorter than server.finish_timeout, which is {finish}"),
             )
-            .help("the policy is applied only if the scan ends before the stage does"));
+            .help(
+                "policy.on_error is applied only if the scan is given up before the message is",
+            ));
         }
         Ok(servers::Settings {
             addresses: clamd.servers.clone(),
@@ -283,6 +285,8 @@ impl Settings {
         }
         Ok(scan::Limits {
             size: scan.max_size.get(),
+            // The rest is for the spool and a busy machine.
+            stage: self.server.stage_timeout.get() * 3 / 4,
             total: self.clamd.total_timeout.get(),
             spool: spool::Limits {
                 memory: scan.spool_memory.as_len(),
@@ -375,9 +379,9 @@ mod tests {
             "no time",
         );
         mistake(
-            "[clamd]\ntotal_timeout = \"120s\"",
+            "[clamd]\ntotal_timeout = \"4m\"",
             "clamd.total_timeout",
-            "shorter than server.stage_timeout, which is 2m",
+            "shorter than server.finish_timeout, which is 4m",
         );
         mistake("[scan]\nmax_size = \"0B\"", "scan.max_size", "small");
         mistake(

@@ -9,7 +9,6 @@
 //! Nothing here fails: what could not be scanned is [`Finding::Unscanned`], with the reason. What
 //! to do about it is decided in [`crate::outcome`].
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +33,8 @@ pub const SENDS_MAX: usize = 2;
 pub struct Limits {
     /// Bytes of a message that is still scanned, header fields included.
     pub size: u64,
+    /// How long one stage before the end of the message may take.
+    pub stage: Duration,
     /// From the end of the message to the answer, however many servers are asked; and as much in
     /// all waits for clamd to take data before that.
     pub total: Duration,
@@ -89,6 +90,8 @@ pub struct Scan {
     spool: Spool,
     size: u64,
     live: Live,
+    /// When the stage in hand must be done.
+    stage_ends: Instant,
     /// For clamd to take what was streamed.
     waited: Duration,
     attempts: Attempts,
@@ -116,7 +119,7 @@ struct Attempts {
     done: Vec<Arc<Server>>,
     sends: usize,
     /// For the log.
-    troubles: String,
+    troubles: Vec<String>,
 }
 
 impl Scan {
@@ -130,6 +133,7 @@ impl Scan {
             limits,
             size: 0,
             live: Live::Waiting,
+            stage_ends: Instant::now(),
             waited: Duration::ZERO,
             attempts: Attempts::default(),
         }
@@ -137,6 +141,7 @@ impl Scan {
 
     /// Takes a header field.
     pub async fn header(&mut self, header: &Header, leading_space: bool) {
+        self.stage_ends = Instant::now() + self.limits.stage;
         let before = self.pending.len();
         if !self.is_wanted() {
             self.count(header.name.len() + header.value.len());
@@ -154,6 +159,7 @@ impl Scan {
 
     /// Takes any further bytes of the message; waits while clamd is slower than the sender.
     pub async fn body(&mut self, chunk: Bytes) {
+        self.stage_ends = Instant::now() + self.limits.stage;
         self.count(chunk.len());
         if !self.is_wanted() {
             return;
@@ -199,7 +205,7 @@ impl Scan {
         }
         match self.replay(latest).await {
             Some((server, answer)) => report(answer.into(), Some(server)),
-            None => report(Finding::Unscanned(self.attempts.troubles), None),
+            None => report(Finding::Unscanned(self.attempts.troubles.join("; ")), None),
         }
     }
 
@@ -233,7 +239,9 @@ impl Scan {
 
     async fn connect(&mut self) -> Live {
         for server in self.servers.candidates() {
-            match Stream::open(&server.address, self.servers.deadlines()).await {
+            let mut deadlines = self.servers.deadlines();
+            deadlines.connect = deadlines.connect.min(self.stage_ends - Instant::now());
+            match Stream::open(&server.address, deadlines).await {
                 Ok(stream) => return Live::Streaming(server, Box::new(stream)),
                 Err(trouble) => self.attempts.add(&self.servers, &server, &trouble),
             }
@@ -251,7 +259,7 @@ impl Scan {
             return;
         };
         let started = Instant::now();
-        let sent = stream.send(chunk).await;
+        let sent = stream.send(chunk, self.stage_ends).await;
         self.waited += started.elapsed();
         match sent {
             Ok(Sent::Taken) if self.waited < self.limits.total => {}
@@ -298,7 +306,7 @@ impl Scan {
         let mut stream = Stream::open(&server.address, self.servers.deadlines()).await?;
         let mut replay = self.spool.replay().await.map_err(Trouble::Spool)?;
         while let Some(chunk) = replay.next().await.map_err(Trouble::Spool)? {
-            if let Sent::Answered(answer) = stream.send(chunk).await? {
+            if let Sent::Answered(answer) = stream.send(chunk, latest).await? {
                 return Ok(answer);
             }
         }
@@ -316,9 +324,10 @@ impl Attempts {
             &mut self.done
         };
         asked.push(Arc::clone(server));
-        let separator = if self.troubles.is_empty() { "" } else { "; " };
-        // Writing to a string cannot fail.
-        let _ = write!(self.troubles, "{separator}{}: {trouble}", server.address);
+        let trouble = format!("{}: {trouble}", server.address);
+        if !self.troubles.contains(&trouble) {
+            self.troubles.push(trouble);
+        }
     }
 
     /// Which of `candidates` are to be asked after these attempts, and in which order.

@@ -71,13 +71,14 @@ impl Trouble {
         ))
     }
 
-    /// Whether asking the same server once more can help: it was there, and went away.
+    /// Whether asking the same server once more can help: it may be busy, or be starting again.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost(_) | Self::BadReply(BadReply::Nothing | BadReply::CutOff(_))
-        )
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout(_) | Self::Stalled(_) | Self::Lost(_) => true,
+            Self::BadReply(bad) => matches!(bad, BadReply::Nothing | BadReply::CutOff(_)),
+            Self::NoAnswer(_) | Self::Failed(_) | Self::Premature | Self::Spool(_) => false,
+        }
     }
 
     /// Whether the server has not seen a byte.
@@ -138,17 +139,18 @@ impl Stream {
         })
     }
 
-    /// Sends a chunk; waits while clamd is slower than the MTA. An empty chunk is not sent, since
-    /// it would end the stream.
+    /// Sends a chunk; waits while clamd is slower than the MTA, not beyond `latest`. An empty chunk
+    /// is not sent, since it would end the stream.
     ///
     /// # Errors
     /// Any [`Trouble`] but those of connecting.
-    pub async fn send(&mut self, chunk: Bytes) -> Result<Sent, Trouble> {
+    pub async fn send(&mut self, chunk: Bytes, latest: Instant) -> Result<Sent, Trouble> {
         if chunk.is_empty() {
             return Ok(Sent::Taken);
         }
         let frame = self.frame(chunk);
-        match self.connection.send(frame, self.deadlines.write).await? {
+        let limit = self.deadlines.write.min(latest - Instant::now());
+        match self.connection.send(frame, limit).await? {
             None => Ok(Sent::Taken),
             Some(response) => match answer(response)? {
                 Answer::Clean => Err(Trouble::Premature),
@@ -170,7 +172,7 @@ impl Stream {
             self.frame(last)
         };
         let frame = frame.chain(&END_OF_STREAM[..]);
-        let write = self.deadlines.write;
+        let write = self.deadlines.write.min(latest - Instant::now());
         if let Some(response) = self.connection.send(frame, write).await? {
             return match answer(response)? {
                 Answer::Clean => Err(Trouble::Premature),

@@ -38,6 +38,7 @@ fn servers(addresses: Vec<Address>) -> Arc<Servers> {
 fn limits() -> Limits {
     Limits {
         size: 4 << 20,
+        stage: Duration::from_secs(5),
         total: Duration::from_secs(20),
         spool: spool::Limits {
             memory: 100_000,
@@ -180,12 +181,12 @@ async fn clamds_that_take_nothing_or_go_away() {
         &unscanned("connection lost"),
     )
     .await;
-    let servers = servers(vec![Fake::absent(), Fake::absent()]);
+    let servers = servers(vec![Fake::absent()]);
     let found = scan(&servers, limits(), 10, 10).await;
     let Finding::Unscanned(reason) = found else {
         panic!("{found:?}");
     };
-    assert_eq!(reason.matches("cannot connect").count(), 2, "{reason}");
+    assert!(reason.contains("cannot connect"), "{reason}");
 }
 
 /// A clamd that is restarted under a message gets it once more; one that dies twice does not.
@@ -194,7 +195,8 @@ async fn a_message_is_sent_again() {
     let dies: &[Do] = &[Do::Take(100)];
     check_same(&[dies, CLEAN], Finding::Clean).await;
     check_same(&[dies, FOUND], infected("Eicar")).await;
-    check(&[dies, dies, CLEAN], &unscanned(";"), &unscanned(";")).await;
+    let lost = unscanned("clamd: c");
+    check(&[dies, dies, CLEAN], &lost, &lost).await;
 }
 
 /// Whatever the first does, the second is sent the whole message.
