@@ -67,6 +67,8 @@ pub struct Keeper {
     deadline: Option<Instant>,
     probing: Option<Probing>,
     probed_at: Option<Instant>,
+    /// Why it has to be started again, for the one line about that.
+    trouble: String,
     /// When it last gave a sign of life, and how many messages it had handled then.
     alive_at: Instant,
     messages: u64,
@@ -131,6 +133,7 @@ impl Keeper {
             deadline: None,
             probing: None,
             probed_at: None,
+            trouble: String::new(),
             alive_at: Instant::now(),
         }
     }
@@ -222,11 +225,9 @@ impl Keeper {
         let delay = self.backoff.crashed(now, RandomState::new().hash_one(now));
         self.deadline = Some(now + delay);
         let milter = &self.member.name;
-        tracing::info!(
-            milter,
-            delay_ms = delay.as_millis(),
-            "starting it again soon"
-        );
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let trouble = std::mem::take(&mut self.trouble);
+        tracing::warn!(milter, delay_ms, "{trouble}; starting it again");
         if self.backoff.is_open() && !was_open {
             tracing::error!(
                 milter,
@@ -241,7 +242,7 @@ impl Keeper {
         match report {
             Report::Started(running) => self.started(running),
             Report::NotStarted(error) => {
-                self.complain(&error.to_string());
+                self.note(error.to_string());
                 self.group = None;
                 self.happen(Event::Failed);
             }
@@ -251,12 +252,12 @@ impl Keeper {
                     State::Stopping | State::Replacing => {
                         tracing::info!(milter = self.member.name, "{how}");
                     }
-                    State::Starting => self.complain(&format!(
+                    State::Starting => self.note(format!(
                         "{how} before it answered a negotiation; see its own lines in this log"
                     )),
-                    State::Down | State::Up | State::Sick | State::Killed | State::Backoff => {
-                        self.complain(&how);
-                    }
+                    // Why we killed it is worth remembering, not that it worked.
+                    State::Killed => self.trouble = how,
+                    State::Down | State::Up | State::Sick | State::Backoff => self.note(how),
                 }
                 self.group = None;
                 self.happen(Event::Exited);
@@ -373,6 +374,13 @@ impl Keeper {
         })
     }
 
+    /// Remembers what goes into the line about the next start.
+    fn note(&mut self, what: String) {
+        self.member.health.note_error(&what);
+        self.trouble = what;
+    }
+
+    /// Says at once what is wrong.
     fn complain(&self, what: &str) {
         tracing::warn!(milter = self.member.name, "{what}");
         self.member.health.note_error(what);
