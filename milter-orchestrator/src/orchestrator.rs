@@ -23,7 +23,7 @@ use crate::blueprint::{self, Blueprint, Known};
 use crate::commands::{self, Command};
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
-use crate::entrance::{CurrentRoutes, Entrance, Stage};
+use crate::entrance::{CurrentRoutes, Entrance};
 use crate::reload;
 use crate::sockets;
 use crate::status::{self, ListenerStatus, MilterStatus, Snapshot};
@@ -107,7 +107,7 @@ struct House {
     routes: Arc<CurrentRoutes>,
     entrances: Vec<Entrance>,
     serving: JoinSet<()>,
-    stage: watch::Sender<Stage>,
+    stop: watch::Sender<bool>,
     desk: Arc<Desk>,
     /// Removed when dropped.
     files: Vec<SocketFile>,
@@ -148,7 +148,7 @@ impl House {
             routes,
             entrances,
             serving: JoinSet::new(),
-            stage: watch::Sender::new(Stage::Serve),
+            stop: watch::Sender::new(false),
             desk,
             files,
         })
@@ -171,7 +171,7 @@ impl House {
                 _ = &mut settled, if !let_in => {
                     let_in = true;
                     for entrance in self.entrances.drain(..) {
-                        self.serving.spawn(entrance.serve(self.stage.subscribe()));
+                        self.serving.spawn(entrance.serve(self.stop.subscribe()));
                     }
                     host.ready();
                 }
@@ -220,18 +220,14 @@ impl House {
     async fn close(mut self, host: &mut Host<Orchestrator>) {
         // Sockets that were never served are closed, so that nobody waits in their queues.
         self.entrances.clear();
-        self.stage.send_replace(Stage::Finish);
-        let patience = host.common().stop_timeout.get();
-        let finished = async { while self.serving.join_next().await.is_some() {} };
+        self.stop.send_replace(true);
         tokio::select! {
-            () = finished => {}
-            () = time::sleep(patience) => {
-                tracing::warn!(?patience, "messages in hand took too long (stop_timeout)");
+            () = async { while self.serving.join_next().await.is_some() {} } => {}
+            () = another_stop(host) => {
+                tracing::warn!("told to stop again: messages in hand are cut off");
+                self.serving.shutdown().await;
             }
-            () = another_stop(host) => tracing::warn!("told to stop again: not waiting for messages"),
         }
-        self.stage.send_replace(Stage::Abort);
-        while self.serving.join_next().await.is_some() {}
         self.supervisor.stop().await;
         drop(self.files);
     }
@@ -254,7 +250,9 @@ fn entrances(
             files.extend(bound.file);
             let listen = settings.listen.get(&bound.name);
             let limit = listen.map_or(1, |listen| listen.max_connections);
-            let entrance = Entrance::new(&bound.name, limit, bound.socket, Arc::clone(routes));
+            let grace = settings.process.stop_timeout.get();
+            let routes = Arc::clone(routes);
+            let entrance = Entrance::new(&bound.name, bound.socket, limit, grace, routes);
             entrance.map_err(|error: io::Error| {
                 Failure::new(EX_OSERR, format!("{}: {error}", bound.address))
             })

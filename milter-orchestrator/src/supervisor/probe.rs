@@ -5,15 +5,11 @@
 //! pretended. [`Streak`] turns single outcomes into a judgement: down after three failures in a
 //! row, up after two successes.
 
-use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use milter_proto::net::Address;
-use milter_proto::wire::{Command, Decoder, Frame, Offer, Reply, VERSION, VERSION_MIN, WireError};
+use milter_proto::net::{Address, Client, DialError, Timeouts};
+use milter_proto::wire::Offer;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time;
 
 /// Failures in a row after which a filter counts as down.
@@ -21,32 +17,15 @@ pub const FALL: u32 = 3;
 /// Successes in a row after which a filter that was down counts as up.
 pub const RISE: u32 = 2;
 
-/// Longest answer to a negotiation that is read: version, flags, and macro names for seven stages.
-const ANSWER_MAX: u32 = 16 * 1024;
-
 /// Why a filter is not ready.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// Nothing listens there, or it may not be reached.
-    #[error("cannot connect to {address}: {source}")]
-    Connect {
-        /// Where.
-        address: Address,
-        /// What the system said.
-        source: io::Error,
-    },
     /// It took the connection, or its queue did, and said nothing in time.
-    #[error("no answer to a negotiation within {0:?}")]
-    Timeout(Duration),
-    /// The connection broke, or was closed by it.
-    #[error("connection lost in the negotiation: {0}")]
-    Lost(#[from] io::Error),
-    /// What it said is no milter protocol.
-    #[error("it does not speak the milter protocol: {0}")]
-    Wire(#[from] WireError),
-    /// It spoke, and it was no negotiation.
-    #[error("it answered the negotiation with {0}")]
-    Answer(String),
+    #[error("no answer to a negotiation at {0} within {1:?}")]
+    Late(Address, Duration),
+    /// It cannot be reached, or what it said is no negotiation.
+    #[error(transparent)]
+    Dial(#[from] DialError),
 }
 
 /// Negotiates with the filter at `address` and says goodbye.
@@ -54,63 +33,20 @@ pub enum ProbeError {
 /// # Errors
 /// When it is not ready.
 pub async fn negotiate(address: &Address, timeout: Duration) -> Result<(), ProbeError> {
-    time::timeout(timeout, connect_and_talk(address))
-        .await
-        .map_err(|_| ProbeError::Timeout(timeout))?
-}
-
-async fn connect_and_talk(address: &Address) -> Result<(), ProbeError> {
-    let refused = |source| ProbeError::Connect {
-        address: address.clone(),
-        source,
+    let timeouts = Timeouts {
+        connect: timeout,
+        answer: timeout,
+        finish: timeout,
     };
-    match address {
-        Address::Unix(path) => talk(UnixStream::connect(path).await.map_err(refused)?).await,
-        Address::Inet { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await;
-            talk(stream.map_err(refused)?).await
-        }
-    }
-}
-
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), ProbeError> {
-    let mut out = BytesMut::new();
-    Command::Negotiate(Offer::full()).encode(&mut out)?;
-    stream.write_all(&out).await?;
-    judge(Reply::parse(read_frame(&mut stream).await?)?)?;
-
-    out.clear();
-    Command::Quit.encode(&mut out)?;
-    stream.write_all(&out).await?;
-    // Closing in an orderly way leaves nothing for the filter to complain about.
-    stream.shutdown().await?;
-    Ok(())
-}
-
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Frame, ProbeError> {
-    let decoder = Decoder::new(ANSWER_MAX);
-    let mut buffer = BytesMut::new();
-    loop {
-        if let Some(frame) = decoder.decode(&mut buffer)? {
-            return Ok(frame);
-        }
-        if stream.read_buf(&mut buffer).await? == 0 {
-            decoder.finish(&buffer)?;
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-    }
-}
-
-/// Whether the reply is an answer that an MTA could work with.
-fn judge(reply: Reply) -> Result<(), ProbeError> {
-    match reply {
-        Reply::Negotiate(offer) if (VERSION_MIN..=VERSION).contains(&offer.version) => Ok(()),
-        Reply::Negotiate(offer) => Err(ProbeError::Answer(format!(
-            "protocol version {}",
-            offer.version
-        ))),
-        other => Err(ProbeError::Answer(format!("{other:?}"))),
-    }
+    let talk = async {
+        let (client, _warnings) = Client::connect(address, &Offer::full(), timeouts).await?;
+        client.quit().await;
+        Ok(())
+    };
+    // Connection and answer together have this time.
+    time::timeout(timeout, talk)
+        .await
+        .map_err(|_| ProbeError::Late(address.clone(), timeout))?
 }
 
 /// Outcomes in a row.
@@ -153,51 +89,66 @@ impl Streak {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
     use super::*;
 
-    /// A filter that says `answer` to whatever comes and hangs up, and what a probe makes of it.
+    const OFFER: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\0\0\0";
+
+    /// A filter that says `answer` to the first frame and hangs up; what a probe makes of it, and
+    /// what the filter heard.
     async fn probe(answer: &'static [u8]) -> (String, Vec<u8>) {
-        let (near, mut far) = tokio::io::duplex(4096);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("filter.sock");
+        let listener = UnixListener::bind(&path).unwrap();
         let filter = async move {
-            let mut heard = Vec::new();
-            let mut head = [0; 17];
-            far.read_exact(&mut head).await.unwrap();
-            heard.extend_from_slice(&head);
-            far.write_all(answer).await.unwrap();
-            far.shutdown().await.unwrap();
-            // The probe may be gone already.
-            let _ = far.read_to_end(&mut heard).await;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = vec![0; 17];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+            stream.read_to_end(&mut heard).await.unwrap();
             heard
         };
-        let (outcome, heard) = tokio::join!(talk(near), filter);
+        let address = Address::Unix(path);
+        let probe = negotiate(&address, Duration::from_secs(20));
+        let (outcome, heard) = tokio::join!(probe, filter);
         let outcome = outcome.map_or_else(|error| error.to_string(), |()| "ready".to_owned());
         (outcome, heard)
     }
 
     #[tokio::test]
     async fn only_an_answered_negotiation_counts() {
-        let offer: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\0\0\0";
-        let old: &[u8] = b"\0\0\0\x0dO\0\0\0\x01\0\0\x01\xff\0\0\0\0";
-        for (answer, words) in [
-            (offer, "ready"),
-            (old, "protocol version 1"),
-            (b"", "connection lost"),
-            (b"\0\0\0\x0dO\0\0", "does not speak"),
-            (b"\0\0\0\0", "does not speak"),
-            (b"\xff\xff\xff\xff", "does not speak"),
-            (b"\0\0\0\x01c", "Continue"),
-            (b"220 mail.example.org ESMTP\r\n", "does not speak"),
+        for (answer, ready) in [
+            (OFFER, true),
+            (b"\0\0\0\x0dO\0\0\0\x01\0\0\x01\xff\0\0\0\0", false),
+            (b"", false),
+            (b"\0\0\0\x0dO\0\0", false),
+            (b"\0\0\0\0", false),
+            (b"\xff\xff\xff\xff", false),
+            (b"\0\0\0\x01c", false),
+            (b"220 mail.example.org ESMTP\r\n", false),
         ] {
             let (outcome, _) = probe(answer).await;
-            assert!(outcome.contains(words), "{answer:?}: {outcome}");
+            assert_eq!(outcome == "ready", ready, "{answer:?}: {outcome}");
         }
     }
 
     #[tokio::test]
     async fn a_probe_says_goodbye_and_nothing_of_mail() {
-        let (_, heard) = probe(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\0\0\0").await;
+        let (_, heard) = probe(OFFER).await;
         assert_eq!(heard[4], b'O');
         assert_eq!(&heard[17..], b"\0\0\0\x01Q");
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_keeps_silent_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("silent.sock");
+        let _queue_only = UnixListener::bind(&path).unwrap();
+        let outcome = negotiate(&Address::Unix(path), Duration::from_millis(50)).await;
+        assert!(outcome.is_err());
     }
 
     #[tokio::test]
