@@ -1,3 +1,7 @@
-//! Signs and verifies mail (DKIM), and the sender-authentication library of the workspace.
+//! The daemon `milter-dkim`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    milter_proto::daemon::main::<milter_dkim::Dkim>()
+}

@@ -1,4 +1,5 @@
-//! Signing and verifying whole messages: vectors of the standards, rules, round trips, published suites.
+//! Signing and verifying whole messages: vectors of the standards, rules, round trips, published
+//! suites.
 
 #[cfg(test)]
 mod check;
