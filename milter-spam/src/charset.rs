@@ -21,9 +21,25 @@ pub(crate) fn decode(bytes: &[u8], label: &[u8]) -> String {
     }
 }
 
+/// At most `most` bytes from the start of `text`, whole characters.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{cut, decode};
+
+    #[test]
+    fn cuts_between_characters() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(cut("", 0), "");
+    }
 
     #[test]
     fn decodes_by_name() {
