@@ -54,6 +54,7 @@ fn write<P: Program>(keys: Keys) -> Result<String, Failure> {
     let mut writer = Writer {
         out: String::new(),
         keys,
+        in_example: false,
     };
     writer.prose(&format!("{}: {}.", P::NAME, P::ABOUT.trim_end_matches('.')));
     writer.prose("Every key is shown with its default; remove the # before a key to change it.");
@@ -72,6 +73,8 @@ fn fault(error: &toml::ser::Error) -> Failure {
 struct Writer {
     out: String,
     keys: Keys,
+    /// Inside a table that is not there by default: its headers are comments, too.
+    in_example: bool,
 }
 
 impl Writer {
@@ -124,7 +127,7 @@ impl Writer {
         self.doc(node);
         match (node.shape(), value) {
             (Shape::Struct(_), Some(Value::Table(values))) => {
-                self.line(Keys::Set, &format!("[{path}]"));
+                self.header(path);
                 self.table(path, node, values, keys);
             }
             (Shape::Struct(_), _) => self.example(&format!("[{path}]"), path, node),
@@ -155,11 +158,11 @@ impl Writer {
                 }
             }
             (false, true) => {
-                self.line(Keys::Set, &format!("[{path}]"));
+                self.header(path);
                 self.unset("NAME", placeholder(item));
             }
             (false, false) => {
-                self.line(Keys::Set, &format!("[{path}]"));
+                self.header(path);
                 for (name, value) in values {
                     self.line(keys, &format!("{} = {}", quoted(name), shown(value)));
                 }
@@ -170,9 +173,20 @@ impl Writer {
     /// A table that is not there by default, wholly as a comment.
     fn example(&mut self, header: &str, path: &str, node: Node<'_>) {
         if self.keys == Keys::Commented {
+            let outer = std::mem::replace(&mut self.in_example, true);
             self.line(Keys::Commented, header);
             self.table(path, node, &defaults_of(node), Keys::Commented);
+            self.in_example = outer;
         }
+    }
+
+    /// The header of a table that is there by default: it changes nothing by itself.
+    fn header(&mut self, path: &str) {
+        let keys = match self.in_example {
+            true => Keys::Commented,
+            false => Keys::Set,
+        };
+        self.line(keys, &format!("[{path}]"));
     }
 
     fn doc(&mut self, node: Node<'_>) {

@@ -77,11 +77,19 @@ struct Key {
 struct Peer {
     /// Its port.
     port: u16,
+    /// More about it.
+    about: BTreeMap<String, String>,
+    /// Names it asks.
+    dns: Dns,
 }
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { port: 25 }
+        Self {
+            port: 25,
+            about: BTreeMap::new(),
+            dns: Dns::default(),
+        }
     }
 }
 
@@ -500,6 +508,8 @@ fn the_default_file_shows_every_key_with_its_doc() {
         "[weights]\n#\"A.B\" = 1.5\n",
         "#[peers.NAME]\n",
         "#port = 25\n",
+        "#[peers.NAME.about]\n",
+        "#[peers.NAME.dns]\n",
         "# Shared state; without it everything is local.\n#[store]\n",
         "# - \"tempfail\": Not now.\n",
         "#policy = \"...\"  # not set\n",
