@@ -67,7 +67,8 @@ fn ours(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
 /// `opendkim -t` ends with 0 whatever it finds; what it says decides.
 fn opendkim(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
     let conf = site.folder.join("opendkim.conf");
-    let keys = site.key_file();
+    let keys = site.folder.join("opendkim.keys");
+    fs::write(&keys, joined(&fs::read_to_string(site.key_file())?))?;
     fs::write(
         &conf,
         format!("Mode v\nTestPublicKeys {}\n", keys.display()),
@@ -85,4 +86,29 @@ fn opendkim(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
         good: good.contains("succeeded") && !bad.contains("succeeded"),
         said: said.replace('\n', "; "),
     })
+}
+
+/// Records as in a zone file as OpenDKIM reads them: name and value on one line.
+fn joined(zone: &str) -> String {
+    let mut lines = String::new();
+    for line in zone.lines().filter(|line| !line.starts_with(['#', ';'])) {
+        if !line.starts_with(char::is_whitespace) {
+            let name = line.split_whitespace().next().unwrap_or_default();
+            lines.push_str(&format!("\n{} ", name.trim_end_matches('.')));
+        }
+        lines.extend(line.split('"').skip(1).step_by(2));
+    }
+    lines.push('\n');
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_of_a_record_are_joined() {
+        let zone = "; c\na.b. IN TXT (\n  \"v=DKIM1; \"\n  \"p=x\" )\nc. 60 IN TXT \"y\"\n";
+        assert_eq!(joined(zone), "\na.b v=DKIM1; p=x\nc y\n");
+    }
 }

@@ -122,8 +122,8 @@ impl Site {
         let Self {
             hostname, domain, ..
         } = self;
-        settings.set("verify", "authserv_id", hostname.as_str())?;
-        settings.set("keys", "file", self.key_file().display().to_string())?;
+        settings.set("", "authserv_id", hostname.as_str())?;
+        settings.set("dns", "key_file", self.key_file().display().to_string())?;
         for kind in ["rsa", "ed25519"] {
             let key = self.private_key(kind);
             settings.add(&format!(
@@ -169,7 +169,8 @@ impl Site {
     }
 
     fn private_key(&self, kind: &str) -> PathBuf {
-        self.folder.join(format!("keys/{SELECTOR}-{kind}.private"))
+        let Self { folder, domain, .. } = self;
+        folder.join(format!("keys/{domain}.{SELECTOR}-{kind}.pem"))
     }
 
     /// An RSA and an Ed25519 key, and the file with what DNS would hold.
@@ -183,7 +184,7 @@ impl Site {
             genkey.args(["genkey", "--domain", &self.domain, "--selector", &selector]);
             genkey.args(["--type", kind, "--directory"]).arg(&keys);
             workspace::output(&mut genkey)?;
-            let record = keys.join(format!("{selector}.txt"));
+            let record = keys.join(format!("{}.{selector}.txt", self.domain));
             let text = fs::read_to_string(&record).with_context(|| record.display().to_string())?;
             published.push_str(&text);
             written.push(self.private_key(kind));

@@ -47,11 +47,15 @@ pub(super) fn run(runner: Runner, selection: &[&str]) -> Result<Tally> {
         .spawn()?;
     let out = running.stdout.take().context("no output to read")?;
     let errors = running.stderr.take().context("no output to read")?;
-    let (mut tally, other) = std::thread::scope(|scope| {
+    let tally = std::thread::scope(|scope| {
         let other = scope.spawn(|| read(runner, errors));
-        (read(runner, out), other.join().unwrap_or_default())
+        let mut reader = read(runner, out);
+        if let Ok(other) = other.join() {
+            reader.tally.add(other.tally);
+            reader.skipped_themselves += other.skipped_themselves;
+        }
+        reader.finish()
     });
-    tally.add(other);
     let status = running.wait()?;
     if !status.success() && tally.failed == 0 {
         bail!("{tests:?} ended with {status}");
@@ -59,14 +63,14 @@ pub(super) fn run(runner: Runner, selection: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
-fn read(runner: Runner, stream: impl std::io::Read) -> Tally {
+fn read(runner: Runner, stream: impl std::io::Read) -> Reader {
     let mut reader = Reader::new(runner);
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         if reader.take(&line) {
             say(line);
         }
     }
-    reader.finish()
+    reader
 }
 
 /// Goes through the output of a runner line by line.
@@ -77,6 +81,8 @@ struct Reader {
     inside: bool,
     /// That test has said already that it skips.
     skips: bool,
+    /// Inside the output of tests that failed (`cargo test` alone).
+    failures: bool,
     /// How many did: their runner counts them among the passed.
     skipped_themselves: usize,
 }
@@ -88,6 +94,7 @@ impl Reader {
             tally: Tally::default(),
             inside: false,
             skips: false,
+            failures: false,
             skipped_themselves: 0,
         }
     }
@@ -101,15 +108,24 @@ impl Reader {
         if boundary {
             return true;
         }
-        if self.inside
-            && !self.skips
-            && let Some(reason) = line.trim().strip_prefix("skipped: ")
-        {
-            self.skips = true;
+        if let Some(reason) = line.trim().strip_prefix("skipped: ") {
+            self.skip(reason);
+        }
+        !self.inside
+    }
+
+    /// A test says that it skips. Said twice in one output it still is one test.
+    fn skip(&mut self, reason: &str) {
+        // `cargo test` lets what tests write around its capture through at any moment.
+        let counts = match self.runner {
+            Runner::Nextest => self.inside && !self.skips,
+            Runner::Cargo => !(self.failures || self.inside && self.skips),
+        };
+        if counts {
+            self.skips = self.inside;
             self.skipped_themselves += 1;
             self.tally.skipped.push(reason.to_owned());
         }
-        !self.inside
     }
 
     /// `PASS [   0.008s] …` begins the output of a test that passed; `Summary […] …` counts.
@@ -151,6 +167,7 @@ impl Reader {
         }
         if result || line == "failures:" {
             self.inside = false;
+            self.failures = !result;
         }
         result
     }
@@ -210,13 +227,13 @@ mod tests {
 
     #[test]
     fn cargo() {
-        let text = "running 2 tests\ntest a ... ok\n\nsuccesses:\n\n---- a stdout ----\n\
+        let text = "running 2 tests\nskipped: c: around\ntest a ... ok\n\nsuccesses:\n\n---- a stdout ----\n\
                     skipped: a: no archive\n\nsuccesses:\n    a\n\nfailures:\n\n---- b stdout ----\n\
-                    the reason\n\ntest result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured\n\
+                    the reason\nskipped: not this\n\ntest result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured\n\
                     test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured\n";
         let (tally, shown) = read_text(Runner::Cargo, text);
-        assert_eq!((tally.passed, tally.failed), (7, 1));
-        assert_eq!(tally.skipped.len(), 3);
+        assert_eq!((tally.passed, tally.failed), (6, 1));
+        assert_eq!(tally.skipped.len(), 4);
         assert!(
             shown.contains("the reason") && !shown.contains("no archive"),
             "{shown}"

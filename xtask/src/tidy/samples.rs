@@ -17,6 +17,29 @@ const SAMPLES: &[(&str, &str)] = &[
     ("milter-spam", "spam.toml"),
 ];
 
+/// The orchestrator has no filters of its own, so its sample gets the ones that everybody starts
+/// with.
+const EXAMPLE: &str = r#"
+# An example to begin with: mail on one socket, the three filters side by side.
+
+[listen.inbound]
+socket = "inet:10025@127.0.0.1"
+
+[milter.dkim]
+command = ["milter-dkim", "--config", "/etc/milter/dkim.toml"]
+
+[milter.clamav]
+command = ["milter-clamav", "--config", "/etc/milter/clamav.toml"]
+
+[milter.spam]
+command = ["milter-spam", "--config", "/etc/milter/spam.toml"]
+on_failure = "accept"
+
+[[route]]
+name = "all"
+chain = [["dkim", "clamav", "spam"]]
+"#;
+
 /// Builds the daemons and compares; with `bless`, writes the files anew first.
 pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Finding>> {
     let binaries = workspace::build_daemons(Profile::Dev)?;
@@ -24,7 +47,10 @@ pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (program, file) in SAMPLES {
         let binary = binaries.join(program);
-        let default = workspace::output(Command::new(&binary).arg("default-config"))?;
+        let mut default = workspace::output(Command::new(&binary).arg("default-config"))?;
+        if *program == "milter-orchestrator" {
+            default.extend_from_slice(EXAMPLE.as_bytes());
+        }
         let path = folder.join(file);
         if bless {
             fs::create_dir_all(&folder)?;
