@@ -227,9 +227,10 @@ mod tests {
 
     #[test]
     fn cargo() {
-        let text = "running 2 tests\nskipped: c: around\ntest a ... ok\n\nsuccesses:\n\n---- a stdout ----\n\
-                    skipped: a: no archive\n\nsuccesses:\n    a\n\nfailures:\n\n---- b stdout ----\n\
-                    the reason\nskipped: not this\n\ntest result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured\n\
+        let text = "running 2 tests\nskipped: c: around\ntest a ... ok\n\nsuccesses:\n\n\
+                    ---- a stdout ----\nskipped: a: no archive\n\nsuccesses:\n    a\n\n\
+                    failures:\n\n---- b stdout ----\nthe reason\nskipped: not this\n\n\
+                    test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured\n\
                     test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured\n";
         let (tally, shown) = read_text(Runner::Cargo, text);
         assert_eq!((tally.passed, tally.failed), (6, 1));
