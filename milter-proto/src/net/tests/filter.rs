@@ -11,7 +11,8 @@ use crate::message::{Header, Path};
 use crate::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use crate::wire::{Actions, Steps};
 
-pub(super) struct Probe;
+/// Negotiates these steps. Refuses a client that says `refuse`.
+pub(super) struct Probe(pub(super) Steps);
 
 pub(super) struct Message {
     sender: Bytes,
@@ -24,13 +25,17 @@ impl Filter for Probe {
     fn needs(&self) -> Needs {
         Needs {
             actions: Actions::ADD_HEADERS,
-            steps: Steps::SKIP,
+            steps: self.0,
             macros: Vec::new(),
         }
     }
 
     async fn helo(&self, cx: Context<'_>) -> Greeting {
-        assert_ne!(cx.helo().map(|name| &name[..]), Some(&b"panic"[..]));
+        let name = cx.helo().unwrap();
+        assert_ne!(name, &b"panic"[..]);
+        if name == &b"refuse"[..] {
+            return Greeting::Reject;
+        }
         Greeting::Continue
     }
 
@@ -83,8 +88,10 @@ impl Transaction for Message {
     }
 
     async fn body(&mut self, _cx: Context<'_>, chunk: Bytes) -> BodyVerdict {
+        let first = self.body.is_empty();
         self.body.extend_from_slice(&chunk);
         if &self.sender[..] == b"skip@body" {
+            assert!(first, "skipped, and told all the same");
             return BodyVerdict::Skip;
         }
         BodyVerdict::Go(self.act("body").await)

@@ -66,7 +66,13 @@ async fn payloads_that_do_not_fit() {
 async fn says(bytes: &[u8]) -> String {
     let (near, far) = duplex(1 << 16);
     let (limits, peer) = (Limits::default(), Peer::from("test"));
-    let server = tokio::spawn(converse(Arc::new(Probe), far, peer, limits, Stop::never()));
+    let server = tokio::spawn(converse(
+        Arc::new(Probe(Steps::SKIP)),
+        far,
+        peer,
+        limits,
+        Stop::never(),
+    ));
     let (_read, mut write) = tokio::io::split(near);
     let greeting = frames(&[OFFER, b"Cx\0U"]);
     write.write_all(&greeting).await.unwrap();
@@ -155,6 +161,20 @@ async fn bytes_that_drip() {
     let mut mta = server.mta().await;
     mta.send(b"\0\0").await;
     mta.expect_close().await;
+    // Each frame has its own time: three slow ones take longer than that together.
+    let limits = Limits {
+        frame_time: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let server = Server::start(limits).await;
+    let mut mta = server.mta().await;
+    mta.greet().await;
+    mta.send(b"\0\0\0").await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(450)).await;
+        mta.send(b"\x03Hx\0\0\0\0").await;
+    }
+    mta.expect(&[&b"c"[..]; 3]).await;
     let idle = Limits {
         idle: Duration::from_millis(200),
         ..Limits::default()

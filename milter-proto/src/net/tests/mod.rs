@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use filter::Probe;
 
 use crate::net::{Address, Limits, Listener, Served, serve};
+use crate::wire::Steps;
 
 /// Longer than anything here takes, shorter than anybody's patience.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +31,10 @@ struct Server {
 
 impl Server {
     async fn start(limits: Limits) -> Self {
+        Self::negotiating(Steps::SKIP, limits).await
+    }
+
+    async fn negotiating(steps: Steps, limits: Limits) -> Self {
         let any: Address = "inet:0@127.0.0.1".parse().unwrap();
         let listener = Listener::bind(&any).await.unwrap();
         let address = listener.address().unwrap();
@@ -37,7 +42,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let filter = || Arc::new(Probe);
+        let filter = move || Arc::new(Probe(steps));
         let task = tokio::spawn(serve(vec![listener], filter, limits, shutdown));
         Self {
             address,

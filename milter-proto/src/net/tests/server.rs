@@ -77,6 +77,36 @@ async fn a_failed_recipient_fails_the_message() {
 }
 
 #[tokio::test]
+async fn a_verdict_where_none_can_be_sent_is_given_at_the_next_question() {
+    let steps = Steps::NR_HELO | Steps::NR_HEADER | Steps::NR_BODY;
+    let server = Server::negotiating(steps, Limits::default()).await;
+    let mut mta = server.mta().await;
+    let answer = b"O\0\0\0\x06\0\0\0\x01\0\x08\x21\x80";
+    let rcpt: &[u8] = b"R<r@x>\0";
+    mta.turn(&[OFFER, b"Cx\0U", b"Hc\0"], &[answer, b"c"]).await;
+    mta.turn(
+        &[b"M<reject@header>\0", rcpt, b"T", b"LX\0v\0", b"N"],
+        &[b"c", b"c", b"c", b"r"],
+    )
+    .await;
+    mta.turn(
+        &[b"M<panic@body>\0", rcpt, b"T", b"N", b"Bx", b"By", b"E"],
+        &[b"c", b"c", b"c", b"c", b"t"],
+    )
+    .await;
+    mta.turn(
+        &[b"M<skip@body>\0", rcpt, b"T", b"N", b"Bx", b"By", b"E"],
+        &[&b"c"[..]; 5],
+    )
+    .await;
+    mta.turn(&[b"Hrefuse\0", b"M<s@x>\0", b"M<s@x>\0"], &[b"r", b"r"])
+        .await;
+    mta.turn(&[b"K", b"Cx\0U", b"M<s@x>\0", b"A"], &[b"c", b"c"])
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn progress_is_reported_at_the_end_alone() {
     let server = Server::start(quick()).await;
     let mut mta = server.mta().await;
