@@ -1,7 +1,150 @@
 //! The proxy: one connection of an MTA on one side, the filters of a chain on the other.
+//!
+//! For the MTA it is a filter, for the filters it is an MTA. [`session`] holds all of the rules and
+//! neither sockets nor clocks: commands, replies and the time go in, replies and commands come out.
+//! [`connection`] moves the bytes. Beneath them are the pure parts: what is negotiated ([`offer`]),
+//! who decides ([`plan`]), what becomes of the header ([`headers`]) and the body ([`spool`]).
+//!
+//! What every part keeps to:
+//! * Whatever the MTA would have done with the same filters in its own configuration, in the same
+//!   order, it does with the proxy between.
+//! * Nothing of a filter reaches the MTA but through its decoded reply, and no edit of anybody
+//!   before the last positive word.
+//! * A filter that fails costs no other connection anything, and no mail: it is tried again, then
+//!   its `on_failure` speaks for it. Mail is never let through for want of an answer.
+//!
+//! Failure shows in one line of log for each message, in warnings that name the filter, and in the
+//! counters of its [`Health`](crate::member::Health).
 
+mod child;
+mod connection;
 mod edits;
 mod headers;
+mod limits;
+mod message;
 mod offer;
 mod plan;
+mod report;
+mod session;
 mod spool;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use milter_proto::net::{Peer, Stop};
+use milter_proto::wire::Offer;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::connection::ConnectionError;
+pub use self::limits::{HeaderLimits, Limits, SpoolLimits};
+use crate::route::Routes;
+
+/// What the connections of one listener have in common. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    /// A proxy for mail that comes in by the listener of that name.
+    #[must_use]
+    pub fn new(listen: impl Into<String>, routes: Arc<Routes>, limits: Limits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                listen: listen.into(),
+                routes,
+                limits,
+                budget: Budget::default(),
+                profiles: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Serves one connection of an MTA, until either side ends it, or `stop` asks for it between
+    /// messages.
+    ///
+    /// # Errors
+    /// When the MTA's stream breaks or it breaks the protocol. A filter's failure is none.
+    pub async fn serve<S>(&self, stream: S, peer: &Peer, stop: Stop) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        tracing::debug!(listen = %self.shared.listen, %peer, "an MTA connected");
+        connection::run(stream, Arc::clone(&self.shared), stop).await
+    }
+}
+
+/// What [`Proxy`] shares with its connections.
+#[derive(Debug)]
+struct Shared {
+    listen: String,
+    routes: Arc<Routes>,
+    limits: Limits,
+    budget: Budget,
+    /// What each filter negotiated last, by name.
+    profiles: Mutex<HashMap<String, Offer>>,
+}
+
+impl Shared {
+    /// What a filter negotiated the last time that it could be asked.
+    fn remembered(&self, name: &str) -> Option<Offer> {
+        let profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        profiles.get(name).cloned()
+    }
+
+    /// Keeps what a filter has negotiated.
+    fn remember(&self, name: &str, options: &Offer) {
+        let mut profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if profiles.get(name) == Some(options) {
+            return;
+        }
+        let mut kept = options.clone();
+        for (_, names) in &mut kept.macros {
+            // Copied: it is a piece of a large buffer.
+            *names = Bytes::copy_from_slice(names);
+        }
+        profiles.insert(name.to_owned(), kept);
+    }
+}
+
+/// How many messages may be told to filters a second time: a fifth of them, so that a filter that
+/// fails on everything does not get twice the traffic.
+#[derive(Debug)]
+struct Budget {
+    /// In fifths of a replay.
+    fifths: AtomicU32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            fifths: AtomicU32::new(Self::MAX),
+        }
+    }
+}
+
+impl Budget {
+    /// What is saved up at most, in fifths of a replay.
+    const MAX: u32 = 5 * 100;
+
+    /// Earns a fifth of a replay: a message has come.
+    fn earn(&self) {
+        let earned = |fifths: u32| Some((fifths + 1).min(Self::MAX));
+        // Only a closure that gives up makes this an error.
+        let _ = self
+            .fifths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+    }
+
+    /// Spends a replay, if there is one.
+    fn take(&self) -> bool {
+        let spent = |fifths: u32| fifths.checked_sub(5);
+        self.fifths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent)
+            .is_ok()
+    }
+}

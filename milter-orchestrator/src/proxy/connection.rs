@@ -1,0 +1,463 @@
+//! The sockets of one connection of an MTA: its own, and one for each filter.
+//!
+//! One task moves all bytes. In every round it hands the session what was read, collects what is to
+//! be written, and then waits for any socket or the next deadline; so replies are read while
+//! commands are still being written, and no filter can hold up another. What is collected for a
+//! socket is bounded, what is read from it too: a peer that is slow slows those that feed it.
+//!
+//! A filter's broken socket is told to the session and costs nothing else. An MTA's ends the
+//! connection with a [`ConnectionError`].
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use milter_proto::net::{Address, Stop, Stream};
+use milter_proto::session::{ProtocolError, Stage};
+use milter_proto::wire::{Command, Decoder, Reply, WireError};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
+
+use self::wire::{Broken, Read, Wire};
+use super::Shared;
+use super::child::{ChildError, Link};
+use super::session::Session;
+
+mod wire;
+
+/// How long last words to filters may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a connection with an MTA ended before its time.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    /// The MTA broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// What it sent are no commands.
+    #[error("not the milter protocol: {0}")]
+    Wire(#[from] WireError),
+    /// The system says no.
+    #[error("connection to the MTA broken: {0}")]
+    Io(#[from] io::Error),
+    /// It takes nothing of what is written, or does not complete a command.
+    #[error("the MTA took nothing, or did not complete a command, for {} s", .0.as_secs())]
+    Stalled(Duration),
+    /// It has said nothing for so long.
+    #[error("the MTA said nothing for {} s", .0.as_secs())]
+    Idle(Duration),
+}
+
+/// A connection attempt.
+type Dial = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+/// The socket of one filter.
+enum Line {
+    None,
+    Dialling(Dial),
+    Up(Wire<Stream>),
+}
+
+/// A filter's socket, and which connection of the session's it is.
+struct Filter {
+    line: Line,
+    generation: u32,
+}
+
+/// What happened in a round.
+enum Happened {
+    /// The MTA's bytes.
+    Mta(Read),
+    /// A filter is connected, or cannot be.
+    Dialled(usize, io::Result<Stream>),
+    /// A filter's bytes.
+    Filter(usize, Read),
+    /// A filter's socket could not be written.
+    FilterBroken(usize, Broken),
+    /// Something could be written.
+    Written,
+    /// The deadline is over.
+    Due,
+    /// The program is to stop.
+    Stop,
+}
+
+/// Everything that is waited for.
+struct Lines<S> {
+    mta: Wire<S>,
+    filters: Vec<Filter>,
+    timer: Pin<Box<Sleep>>,
+    /// When the timer goes off.
+    armed: Instant,
+    decoder: Decoder,
+    stall: Duration,
+}
+
+/// Runs the connection to its end.
+pub(super) async fn run<S>(
+    stream: S,
+    shared: Arc<Shared>,
+    mut stop: Stop,
+) -> Result<(), ConnectionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limits = shared.limits.clone();
+    let mut session = Session::new(shared, now());
+    let armed = now() + limits.idle;
+    let mut lines = Lines {
+        mta: Wire::new(stream, now()),
+        filters: Vec::new(),
+        timer: Box::pin(sleep_until(armed.into())),
+        armed,
+        decoder: Decoder::new(limits.frame),
+        stall: limits.stall,
+    };
+    let result = lines.talk(&mut session, &mut stop, limits.idle).await;
+    if !session.is_over() {
+        session.closed(now());
+    }
+    lines.say_farewell(&mut session).await;
+    result
+}
+
+/// The clock, which tests can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
+    /// The rounds.
+    async fn talk(
+        &mut self,
+        session: &mut Session,
+        stop: &mut Stop,
+        idle: Duration,
+    ) -> Result<(), ConnectionError> {
+        let mut stopping = pin!(stop.requested());
+        let mut stop_seen = false;
+        let mut heard = now();
+        loop {
+            self.collect(session)?;
+            let ends = session.is_over() || (stop_seen && session.is_idle());
+            if ends && self.mta.is_written() {
+                return Ok(());
+            }
+            let silence = session.awaits_mta().then(|| heard + idle);
+            let deadlines = [session.deadline(), self.stall_deadline(), silence];
+            let deadline = deadlines.into_iter().flatten().min();
+            let wants_input = session.wants_input();
+            let happened = if deadline.is_some_and(|deadline| deadline <= now()) {
+                // Asked for even when the sockets are never quiet.
+                Happened::Due
+            } else {
+                self.arm(deadline);
+                poll_fn(|cx| {
+                    if !stop_seen && stopping.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Happened::Stop);
+                    }
+                    self.poll(cx, wants_input)
+                })
+                .await
+            };
+            match happened {
+                Happened::Stop => stop_seen = true,
+                Happened::Mta(read) => {
+                    heard = now();
+                    self.hear_mta(session, read)?;
+                }
+                Happened::Due if silence.is_some_and(|silence| silence <= now()) => {
+                    return Err(ConnectionError::Idle(idle));
+                }
+                Happened::Due => {
+                    self.check_stalls(session)?;
+                    session.tick(now())?;
+                }
+                other => self.hear_filter(session, other),
+            }
+        }
+    }
+
+    /// Takes from the session what is to be written, as far as there is room, and brings the
+    /// sockets in line with what it wants.
+    fn collect(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
+        loop {
+            session.advance()?;
+            self.align(session);
+            let mut moved = false;
+            for index in 0..self.filters.len() {
+                moved |= self.collect_for(index, session);
+            }
+            while self.mta.has_room()
+                && let Some(reply) = session.next_reply()
+            {
+                self.mta.put_reply(&reply, now())?;
+                moved = true;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    fn collect_for(&mut self, index: usize, session: &mut Session) -> bool {
+        let mut moved = false;
+        while let Some(Filter {
+            line: Line::Up(wire),
+            ..
+        }) = self.filters.get_mut(index)
+            && wire.has_room()
+            && let Some(command) = session.next_command(index, now())
+        {
+            moved = true;
+            if let Err(error) = wire.put_command(&command, now()) {
+                session.untold(index, error, now());
+            }
+        }
+        moved
+    }
+
+    /// Dials and hangs up as the session says.
+    fn align(&mut self, session: &mut Session) {
+        for (index, child) in session.children().iter().enumerate() {
+            if self.filters.len() <= index {
+                self.filters.push(Filter {
+                    line: Line::None,
+                    generation: 0,
+                });
+            }
+            let Some(filter) = self.filters.get_mut(index) else {
+                return;
+            };
+            match child.link {
+                Link::Dialling(_) if filter.generation != child.generation => {
+                    filter.generation = child.generation;
+                    filter.line = Line::Dialling(dial(child.member.address.clone()));
+                }
+                Link::Dialling(_) | Link::Negotiating(..) | Link::Up(_) | Link::Leaving => {}
+                Link::Idle | Link::Failed => filter.line = Line::None,
+            }
+        }
+        for (index, filter) in self.filters.iter_mut().enumerate() {
+            let written = match &filter.line {
+                Line::Up(wire) => wire.is_written(),
+                Line::None | Line::Dialling(_) => true,
+            };
+            let said = session
+                .children()
+                .get(index)
+                .is_some_and(|child| child.out.is_empty());
+            if session.is_leaving(index) && written && said {
+                filter.line = Line::None;
+                session.left(index);
+            }
+        }
+    }
+
+    /// Sets the timer, unless it goes off before `deadline` anyway.
+    fn arm(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else {
+            return;
+        };
+        if deadline < self.armed || self.timer.is_elapsed() {
+            self.armed = deadline;
+            self.timer.as_mut().reset(deadline.into());
+        }
+    }
+
+    /// Waits for the first thing to happen.
+    fn poll(&mut self, cx: &mut Context<'_>, wants_input: bool) -> Poll<Happened> {
+        let mut written = false;
+        for (index, filter) in self.filters.iter_mut().enumerate() {
+            match &mut filter.line {
+                Line::None => {}
+                Line::Dialling(dial) => {
+                    if let Poll::Ready(result) = dial.as_mut().poll(cx) {
+                        return Poll::Ready(Happened::Dialled(index, result));
+                    }
+                }
+                Line::Up(wire) => {
+                    match wire.poll_write(cx, now()) {
+                        Poll::Ready(Ok(progress)) => written |= progress,
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(Happened::FilterBroken(index, error));
+                        }
+                        Poll::Pending => {}
+                    }
+                    if let Poll::Ready(read) = wire.poll_read(cx) {
+                        return Poll::Ready(Happened::Filter(index, read));
+                    }
+                }
+            }
+        }
+        match self.mta.poll_write(cx, now()) {
+            Poll::Ready(Ok(progress)) => written |= progress,
+            Poll::Ready(Err(Broken(error))) => {
+                return Poll::Ready(Happened::Mta(Read::Broken(error)));
+            }
+            Poll::Pending => {}
+        }
+        if wants_input && let Poll::Ready(read) = self.mta.poll_read(cx) {
+            return Poll::Ready(Happened::Mta(read));
+        }
+        if written {
+            return Poll::Ready(Happened::Written);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Happened::Due);
+        }
+        Poll::Pending
+    }
+
+    /// Hands the MTA's commands to the session.
+    fn hear_mta(&mut self, session: &mut Session, read: Read) -> Result<(), ConnectionError> {
+        match read {
+            Read::Some => {
+                while let Some(frame) = self.mta.next_frame(&self.decoder, now())? {
+                    session.command(Command::parse(frame)?, now())?;
+                }
+                Ok(())
+            }
+            Read::End => {
+                session.closed(now());
+                self.mta.finish(&self.decoder)?;
+                Ok(())
+            }
+            Read::Broken(error) => {
+                session.closed(now());
+                Err(error.into())
+            }
+        }
+    }
+
+    fn hear_filter(&mut self, session: &mut Session, happened: Happened) {
+        match happened {
+            Happened::Dialled(index, Ok(stream)) => {
+                if let Some(filter) = self.filters.get_mut(index) {
+                    filter.line = Line::Up(Wire::new(stream, now()));
+                }
+                session.connected(index, now());
+            }
+            Happened::Dialled(index, Err(error)) => {
+                self.hang_up(index);
+                session.lost(index, &ChildError::Connect(error), now());
+            }
+            Happened::Filter(index, Read::Some) => self.hear_replies(session, index),
+            Happened::Filter(index, Read::End) => {
+                self.hang_up(index);
+                let stage = stage_of(session, index);
+                session.lost(index, &ChildError::Closed(stage), now());
+            }
+            Happened::Filter(index, Read::Broken(error))
+            | Happened::FilterBroken(index, Broken(error)) => {
+                self.hang_up(index);
+                let stage = stage_of(session, index);
+                session.lost(index, &ChildError::Stream(stage, error), now());
+            }
+            Happened::Mta(_) | Happened::Written | Happened::Due | Happened::Stop => {}
+        }
+    }
+
+    /// All replies that have been read go to the session together: what comes after the one that is
+    /// owed was not asked for.
+    fn hear_replies(&mut self, session: &mut Session, index: usize) {
+        let Some(Filter {
+            line: Line::Up(wire),
+            ..
+        }) = self.filters.get_mut(index)
+        else {
+            return;
+        };
+        let mut replies = Vec::new();
+        let broken = loop {
+            match wire.next_frame(&self.decoder, now()) {
+                Ok(Some(frame)) => match Reply::parse(frame) {
+                    Ok(reply) => replies.push(reply),
+                    Err(error) => break Some(error),
+                },
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        let more = wire.has_input();
+        session.replies(index, replies, more && broken.is_none(), now());
+        if let Some(error) = broken {
+            session.untold(index, error, now());
+        }
+    }
+
+    fn hang_up(&mut self, index: usize) {
+        if let Some(filter) = self.filters.get_mut(index) {
+            filter.line = Line::None;
+        }
+    }
+
+    /// When somebody has taken nothing for too long.
+    fn stall_deadline(&self) -> Option<Instant> {
+        let filters = self.filters.iter().map(|filter| match &filter.line {
+            Line::Up(wire) => wire.waiting_since(),
+            Line::None | Line::Dialling(_) => None,
+        });
+        let mta = [self.mta.waiting_since(), self.mta.incomplete_since()];
+        let earliest = filters.chain(mta).flatten().min();
+        earliest.map(|since| since + self.stall)
+    }
+
+    fn check_stalls(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
+        let stall = self.stall;
+        let stalled = |since: Option<Instant>| since.is_some_and(|since| since + stall <= now());
+        if stalled(self.mta.waiting_since()) || stalled(self.mta.incomplete_since()) {
+            return Err(ConnectionError::Stalled(stall));
+        }
+        for index in 0..self.filters.len() {
+            let Some(Filter {
+                line: Line::Up(wire),
+                ..
+            }) = self.filters.get(index)
+            else {
+                continue;
+            };
+            if stalled(wire.waiting_since()) {
+                self.hang_up(index);
+                session.lost(index, &ChildError::Stalled(stall), now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the last words to the filters, for a moment.
+    async fn say_farewell(&mut self, session: &mut Session) {
+        let farewell = async {
+            loop {
+                for index in 0..self.filters.len() {
+                    self.collect_for(index, session);
+                }
+                self.align(session);
+                if !(0..self.filters.len()).any(|index| session.is_leaving(index)) {
+                    return;
+                }
+                match poll_fn(|cx| self.poll(cx, false)).await {
+                    Happened::Due => return,
+                    other => self.hear_filter(session, other),
+                }
+            }
+        };
+        // Whether they are heard does not matter.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+}
+
+fn stage_of(session: &Session, index: usize) -> Stage {
+    session
+        .children()
+        .get(index)
+        .map_or(Stage::Start, super::child::Child::stage)
+}
+
+fn dial(address: Address) -> Dial {
+    Box::pin(async move { Stream::connect(&address).await })
+}

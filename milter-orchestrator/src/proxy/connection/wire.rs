@@ -1,0 +1,249 @@
+//! Frames on one socket, read and written without waiting.
+//!
+//! What is written is collected up to a limit; large payloads are not copied. The input buffer
+//! grows with what arrives and is given back when it is empty, so that an idle connection costs
+//! next to nothing.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use milter_proto::edit::Edit;
+use milter_proto::wire::{Command, Decoder, Frame, Reply, WireError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// Bytes collected before more has to wait.
+const ROOM: usize = 128 * 1024;
+/// Bytes read at a time: at first, and at most.
+const READ: (usize, usize) = (2 * 1024, 128 * 1024);
+/// A payload of this size is worth a buffer of its own.
+const LARGE: usize = 4 * 1024;
+/// Buffers in one write.
+const SLICES: usize = 16;
+
+/// What came of reading.
+pub(super) enum Read {
+    /// Bytes.
+    Some,
+    /// The end.
+    End,
+    /// An error.
+    Broken(io::Error),
+}
+
+/// Writing failed.
+#[derive(Debug)]
+pub(super) struct Broken(pub(super) io::Error);
+
+/// One socket.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    input: BytesMut,
+    /// How much to read next.
+    appetite: usize,
+    /// What is complete and waits to be written.
+    output: VecDeque<Bytes>,
+    /// What follows it.
+    tail: BytesMut,
+    waiting: usize,
+    /// When something was last taken, or began to wait.
+    progress: Instant,
+    /// Since when an incomplete frame has been there.
+    begun: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S, now: Instant) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            appetite: READ.0,
+            output: VecDeque::new(),
+            tail: BytesMut::new(),
+            waiting: 0,
+            progress: now,
+            begun: None,
+        }
+    }
+
+    /// Whether more may be put.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting < ROOM
+    }
+
+    /// Whether everything is written.
+    pub(super) fn is_written(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Whether bytes have been read that are no complete frame.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Since when something waits to be written of which nothing was taken.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        (self.waiting > 0).then_some(self.progress)
+    }
+
+    /// Appends a command.
+    pub(super) fn put_command(&mut self, command: &Command, now: Instant) -> Result<(), WireError> {
+        match command {
+            Command::Body(chunk) if chunk.len() >= LARGE => {
+                self.put_large(command.code(), chunk, now);
+                Ok(())
+            }
+            command => self.put(now, |tail| command.encode(tail)),
+        }
+    }
+
+    /// Appends a reply.
+    pub(super) fn put_reply(&mut self, reply: &Reply, now: Instant) -> Result<(), WireError> {
+        match reply {
+            Reply::Edit(Edit::ReplaceBody(piece)) if piece.len() >= LARGE => {
+                self.put_large(reply.code(), piece, now);
+                Ok(())
+            }
+            reply => self.put(now, |tail| reply.encode(tail)),
+        }
+    }
+
+    fn put(
+        &mut self,
+        now: Instant,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        let before = self.tail.len();
+        encode(&mut self.tail)?;
+        self.count(self.tail.len() - before, now);
+        Ok(())
+    }
+
+    /// Appends a frame whose payload stays where it is.
+    fn put_large(&mut self, code: u8, payload: &Bytes, now: Instant) {
+        // A body chunk was cut out of a frame, so its length fits.
+        let length = u32::try_from(payload.len() + 1).unwrap_or(u32::MAX);
+        self.tail.put_u32(length);
+        self.tail.put_u8(code);
+        self.output.push_back(self.tail.split().freeze());
+        self.output.push_back(payload.clone());
+        self.count(payload.len() + 5, now);
+    }
+
+    fn count(&mut self, bytes: usize, now: Instant) {
+        if self.waiting == 0 {
+            self.progress = now;
+        }
+        self.waiting += bytes;
+    }
+
+    /// Writes what the socket takes; ready with whether it took anything.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<bool, Broken>> {
+        let mut progress = false;
+        while self.waiting > 0 {
+            if !self.tail.is_empty() {
+                self.output.push_back(self.tail.split().freeze());
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = self.output.len().min(SLICES);
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(bytes);
+            }
+            let stream = Pin::new(&mut self.stream);
+            match stream.poll_write_vectored(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Broken(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(written)) => {
+                    self.progress = now;
+                    progress = true;
+                    self.advance(written);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken(error))),
+                Poll::Pending => break,
+            }
+        }
+        if progress || self.waiting == 0 {
+            Poll::Ready(Ok(progress))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.waiting = self.waiting.saturating_sub(written);
+        while let Some(first) = self.output.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Reads once.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        if self.input.is_empty() && self.input.capacity() < self.appetite {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(self.appetite);
+        let space = self.input.capacity() - self.input.len();
+        let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        let read = match read {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                // Nothing to hold on to while nothing comes.
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                    self.appetite = READ.0;
+                }
+                return Poll::Pending;
+            }
+        };
+        Poll::Ready(match read {
+            Ok(0) => Read::End,
+            Ok(bytes) => {
+                if bytes >= space.min(self.appetite) {
+                    self.appetite = (self.appetite * 4).min(READ.1);
+                }
+                Read::Some
+            }
+            Err(error) => Read::Broken(error),
+        })
+    }
+
+    /// The next complete frame of what was read.
+    pub(super) fn next_frame(
+        &mut self,
+        decoder: &Decoder,
+        now: Instant,
+    ) -> Result<Option<Frame>, WireError> {
+        let frame = decoder.decode(&mut self.input)?;
+        if frame.is_some() || self.input.is_empty() {
+            self.begun = None;
+        } else {
+            self.begun.get_or_insert(now);
+        }
+        Ok(frame)
+    }
+
+    /// Since when an incomplete frame has been there.
+    pub(super) fn incomplete_since(&self) -> Option<Instant> {
+        self.begun
+    }
+
+    /// Judges what is left at the end of the stream.
+    pub(super) fn finish(&self, decoder: &Decoder) -> Result<(), WireError> {
+        decoder.finish(&self.input)
+    }
+}

@@ -1,0 +1,348 @@
+//! What each filter is told next.
+//!
+//! A filter is told one thing at a time, in the order of the session, and the next one when it has
+//! answered. It is told as soon as the MTA has told us, with two exceptions: a recipient goes to one
+//! filter after the other, since it cannot be taken back, and content goes to the filters of the
+//! segment whose turn it is.
+
+use std::sync::Arc;
+
+use milter_proto::session::Event;
+use milter_proto::wire::options::MacroStage;
+use milter_proto::wire::{Actions, Offer, Steps};
+
+use super::Session;
+use crate::proxy::child::{Asked, ChildError, Link, State, Then};
+use crate::proxy::message::{Pairs, Told};
+use crate::proxy::offer;
+use crate::proxy::plan::Position;
+
+/// What to do about a filter's position.
+enum Move {
+    /// Tell it this, which leads to the next position.
+    Tell(Told, Position),
+    /// It need not know: on to this position.
+    Pass(Position),
+    /// Nothing can be told yet.
+    Wait,
+    /// What should be told cannot be read back.
+    Lost(String),
+}
+
+impl Session {
+    /// Puts one event into the queue of every filter that can be told something.
+    pub(super) fn feed_all(&mut self) {
+        self.pass_idle_segments();
+        for index in 0..self.children.len() {
+            while self.children[index].out.is_empty() && self.feed(index) {}
+        }
+    }
+
+    /// Bytes of the body by which the slowest filter of the segment is behind.
+    pub(super) fn lag(&self) -> u64 {
+        let (Some(message), Some(lineup)) = (&self.message, &self.lineup) else {
+            return 0;
+        };
+        let length = message.body.len();
+        let reading = lineup.segments.get(message.segment);
+        reading
+            .into_iter()
+            .flatten()
+            .map(|index| &self.children[*index])
+            .filter(|child| child.is_active() && !child.member.shadow)
+            .filter_map(|child| child.part.as_ref())
+            .map(|part| match part.position {
+                Position::Body(offset) => length - offset,
+                Position::EndOfMessage | Position::Finished => 0,
+                _ => length,
+            })
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// A segment in which everybody has accepted or failed has nothing to wait for.
+    fn pass_idle_segments(&mut self) {
+        let (Some(message), Some(lineup)) = (&mut self.message, &self.lineup) else {
+            return;
+        };
+        while message.segment + 1 < lineup.segments.len() {
+            let over = lineup.segments[message.segment].iter().all(|index| {
+                let part = self.children[*index].part.as_ref();
+                part.is_none_or(|part| matches!(part.state, State::Done | State::Failed(_)))
+            });
+            if !over || message.end.is_some() {
+                break;
+            }
+            message.segment += 1;
+        }
+    }
+
+    /// Puts the next event into a filter's queue; `false` when there is none for now.
+    pub(super) fn feed(&mut self, index: usize) -> bool {
+        let child = &mut self.children[index];
+        let Link::Up(side) = &child.link else {
+            return false;
+        };
+        if side.answer_owed() || child.asked.is_some() {
+            return false;
+        }
+        if let Some(Then { at, next, told }) = child.then.take() {
+            return self.tell(index, at, next, told);
+        }
+        if std::mem::take(&mut child.must_abort) {
+            let abort = Told::bare(Event::Abort);
+            return self.tell(index, Position::Unknown, Position::Unknown, abort);
+        }
+        if self.introduce(index) {
+            return true;
+        }
+        let child = &self.children[index];
+        if child.refusal.is_some() || child.accepted || !child.is_active() {
+            return false;
+        }
+        let Some(position) = child.part.as_ref().map(|part| part.position) else {
+            return false;
+        };
+        match self.next_move(index, position) {
+            Move::Tell(told, next) => self.tell(index, position, next, told),
+            Move::Pass(next) => {
+                self.place(index, next);
+                true
+            }
+            Move::Wait => false,
+            Move::Lost(error) => {
+                self.refuse_for_now(&error);
+                false
+            }
+        }
+    }
+
+    /// Tells a filter of the chain what it does not know yet of the client.
+    fn introduce(&mut self, index: usize) -> bool {
+        if !self.order.contains(&index) {
+            return false;
+        }
+        let child = &mut self.children[index];
+        if child.accepted || child.refusal.is_some() {
+            return false;
+        }
+        let known = &self.introduction;
+        if !child.connect_told {
+            let Some(told) = known.connect.clone() else {
+                return false;
+            };
+            child.connect_told = true;
+            return self.tell(index, Position::Connect, Position::Helo, told);
+        }
+        if child.helo_told != known.helo_number
+            && let Some(told) = known.helo.clone()
+        {
+            child.helo_told = known.helo_number;
+            return self.tell(index, Position::Helo, Position::Unknown, told);
+        }
+        if child.unknown_told != known.unknown_number
+            && let Some(told) = known.unknown.clone()
+        {
+            child.unknown_told = known.unknown_number;
+            child.unknown_word = None;
+            // One that is being told everything again may be too far for it, or not far enough.
+            let waits = self
+                .pending
+                .is_some_and(|pending| pending.at == Some(Position::Unknown));
+            let up_to_date = child.stage() <= self.side.stage();
+            if waits && up_to_date {
+                return self.tell(index, Position::Unknown, Position::Mail, told);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// The next event of the message for a filter at `position`.
+    fn next_move(&self, index: usize, position: Position) -> Move {
+        let Some(message) = &self.message else {
+            return Move::Wait;
+        };
+        match position {
+            Position::Connect | Position::Helo | Position::Unknown => Move::Pass(Position::Mail),
+            Position::Mail => Move::Tell(message.mail.clone(), Position::Rcpt(0)),
+            Position::Rcpt(number) => self.next_recipient(index, number),
+            Position::Data => match &message.data {
+                Some(told) => Move::Tell(told.clone(), Position::Header(0)),
+                // The conversation makes one up for a filter that wants it.
+                None => Move::Pass(Position::Header(0)),
+            },
+            Position::Header(number) => self.next_header(index, number),
+            Position::EndOfHeaders => match &message.end_of_headers {
+                Some(told) => Move::Tell(told.clone(), Position::Body(0)),
+                None => Move::Pass(Position::Body(0)),
+            },
+            Position::Body(offset) => self.next_body(index, offset),
+            Position::EndOfMessage => match &message.end {
+                Some(told) => Move::Tell(told.clone(), Position::Finished),
+                None => Move::Wait,
+            },
+            Position::Finished => Move::Wait,
+        }
+    }
+
+    fn next_recipient(&self, index: usize, number: usize) -> Move {
+        let Some(message) = &self.message else {
+            return Move::Wait;
+        };
+        let Some(recipient) = message.recipients.get(number) else {
+            return if message.content_begun() || message.end.is_some() {
+                Move::Pass(Position::Data)
+            } else {
+                Move::Wait
+            };
+        };
+        let next = Position::Rcpt(number + 1);
+        let unwanted = recipient.rejected && !self.children[index].has(Steps::RCPT_REJECTED);
+        if recipient.refused || unwanted {
+            return Move::Pass(next);
+        }
+        // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so.
+        let clear = self
+            .order
+            .iter()
+            .take_while(|other| **other != index)
+            .map(|other| &self.children[*other])
+            .filter(|child| !child.member.shadow && child.is_active())
+            .all(|child| {
+                let refused = child
+                    .part
+                    .as_ref()
+                    .and_then(|part| part.refused_rcpt.as_ref());
+                child.reached(next) && refused.is_none() && child.refusal.is_none()
+            });
+        if clear {
+            Move::Tell(recipient.told.clone(), next)
+        } else {
+            Move::Wait
+        }
+    }
+
+    fn next_header(&self, index: usize, number: usize) -> Move {
+        let Some(message) = self.message_for(index) else {
+            return Move::Wait;
+        };
+        let child = &self.children[index];
+        if child.has(Steps::NO_HEADERS) && number < message.view.len() {
+            return Move::Pass(Position::Header(message.view.len()));
+        }
+        match message.view.get(number) {
+            Some(header) => {
+                let spacing = child.spacing(self.mta.has(Steps::LEADING_SPACE));
+                let event = Event::Header(spacing.shown(header));
+                Move::Tell(Told::bare(event), Position::Header(number + 1))
+            }
+            None if message.header_complete => Move::Pass(Position::EndOfHeaders),
+            None => Move::Wait,
+        }
+    }
+
+    fn next_body(&self, index: usize, offset: u64) -> Move {
+        let Some(message) = self.message_for(index) else {
+            return Move::Wait;
+        };
+        let child = &self.children[index];
+        let length = message.body.len();
+        let skips = child.part.as_ref().is_some_and(|part| part.skips_body);
+        if offset < length && (skips || child.has(Steps::NO_BODY)) {
+            return Move::Pass(Position::Body(length));
+        }
+        if offset < length {
+            return match message.body.read(offset) {
+                Ok(chunk) => {
+                    let next = Position::Body(offset + chunk.len() as u64);
+                    Move::Tell(Told::bare(Event::Body(chunk)), next)
+                }
+                Err(error) => Move::Lost(error.to_string()),
+            };
+        }
+        if message.end.is_some() {
+            Move::Pass(Position::EndOfMessage)
+        } else {
+            Move::Wait
+        }
+    }
+
+    /// The message, for a filter whose segment has its turn.
+    fn message_for(&self, index: usize) -> Option<&super::Message> {
+        let message = self.message.as_ref()?;
+        let lineup = self.lineup.as_ref()?;
+        let turn = lineup.segments.get(message.segment)?.contains(&index);
+        turn.then_some(message)
+    }
+
+    fn place(&mut self, index: usize, next: Position) {
+        if let Some(part) = &mut self.children[index].part {
+            part.position = next;
+        }
+    }
+
+    /// Tells a filter of an event and notes what it owes.
+    fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
+        let now = self.now;
+        let child = &mut self.children[index];
+        let Link::Up(side) = &mut child.link else {
+            return false;
+        };
+        let macros = told
+            .macros
+            .as_ref()
+            .and_then(|pairs| macros_for(side.options(), &told.event, pairs));
+        let sent = match side.send(told.event, macros.as_deref()) {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.fail(index, &ChildError::Protocol(error));
+                return false;
+            }
+        };
+        child.out.extend(sent.commands);
+        let timeouts = child.member.timeouts;
+        let allowed = if at == Position::EndOfMessage && sent.then.is_none() {
+            timeouts.end_of_message
+        } else {
+            timeouts.command
+        };
+        child.asked = side.answer_owed().then(|| Asked {
+            at,
+            since: now,
+            until: now + allowed,
+            allowed,
+            leftover: false,
+        });
+        let of_message = at >= Position::Mail;
+        match sent.then {
+            Some(event) => {
+                let macros = told.macros;
+                let told = Told { event, macros };
+                child.then = Some(Then { at, next, told });
+            }
+            None if of_message => self.place(index, next),
+            None => {}
+        }
+        true
+    }
+}
+
+/// The macros that a filter gets: those it named for the stage, or all of them.
+fn macros_for(answer: &Offer, event: &Event, pairs: &Pairs) -> Option<Pairs> {
+    let code = event.clone().into_command().code();
+    let list = MacroStage::from_code(code)
+        .filter(|_| answer.actions.contains(Actions::SET_MACRO_LIST))
+        .and_then(|stage| offer::list_for(answer, stage));
+    let Some(list) = list else {
+        return Some(Arc::clone(pairs));
+    };
+    let named = |name: &[u8]| offer::names_in(list).any(|wanted| offer::same_macro(wanted, name));
+    let kept: Pairs = pairs
+        .iter()
+        .filter(|(name, _)| named(name))
+        .cloned()
+        .collect();
+    // Asked for nothing, nothing is sent.
+    (!list.trim_ascii().is_empty()).then_some(kept)
+}

@@ -1,0 +1,624 @@
+//! A scripted MTA and scripted filters, with the real frames and real sockets between.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use milter_proto::edit::Edit;
+use milter_proto::message::{Address as ClientAddress, Connection, Header, Path as Mailbox};
+use milter_proto::net::{Address, Peer, Stop};
+use milter_proto::wire::{Command, Decoder, Macros, Offer, Reply, Steps};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::member::{Chain, Health, Member, OnFailure, Timeouts};
+use crate::proxy::{ConnectionError, Limits, Proxy};
+use crate::route::{Condition, Route, Routes};
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a scripted filter does when it is told something.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// Replies with these.
+    Say(Vec<Reply>),
+    /// Waits, then does the other thing.
+    After(Duration, Box<Act>),
+    /// Closes the connection.
+    Close,
+    /// Never says anything again.
+    Hang,
+    /// Writes these bytes as they are.
+    Raw(&'static [u8]),
+}
+
+impl Act {
+    /// Edits and a verdict.
+    pub(super) fn edits(edits: Vec<Edit>, last: Reply) -> Self {
+        Self::Say(edits.into_iter().map(Reply::Edit).chain([last]).collect())
+    }
+
+    pub(super) fn after(ms: u64, act: Act) -> Self {
+        Self::After(Duration::from_millis(ms), Box::new(act))
+    }
+}
+
+/// One line of a filter's script.
+#[derive(Debug, Clone)]
+struct Cue {
+    /// The command's letter.
+    letter: char,
+    /// Which one of that letter on a connection, from 0; `None` for all.
+    nth: Option<usize>,
+    /// On which connection, from 0; `None` for all.
+    connection: Option<usize>,
+    act: Act,
+}
+
+/// A scripted filter: `Continue` to everything that the script does not name.
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    name: &'static str,
+    answer: Offer,
+    cues: Vec<Cue>,
+    on_failure: OnFailure,
+    timeouts: Timeouts,
+    shadow: bool,
+}
+
+impl Filter {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            answer: Offer {
+                steps: Steps::SKIP,
+                ..Offer::full()
+            },
+            cues: Vec::new(),
+            on_failure: OnFailure::TempFail,
+            timeouts: Timeouts {
+                connect: Duration::from_secs(5),
+                command: Duration::from_secs(5),
+                end_of_message: Duration::from_secs(5),
+            },
+            shadow: false,
+        }
+    }
+
+    /// What it negotiates beside all actions.
+    pub(super) fn steps(mut self, steps: Steps) -> Self {
+        self.answer.steps = steps;
+        self
+    }
+
+    pub(super) fn on(self, letter: char, act: Act) -> Self {
+        self.cue(letter, None, None, act)
+    }
+
+    pub(super) fn on_nth(self, letter: char, nth: usize, act: Act) -> Self {
+        self.cue(letter, Some(nth), None, act)
+    }
+
+    /// On the connection of that number only.
+    pub(super) fn once(self, connection: usize, letter: char, act: Act) -> Self {
+        self.cue(letter, None, Some(connection), act)
+    }
+
+    fn cue(
+        mut self,
+        letter: char,
+        nth: Option<usize>,
+        connection: Option<usize>,
+        act: Act,
+    ) -> Self {
+        self.cues.push(Cue {
+            letter,
+            nth,
+            connection,
+            act,
+        });
+        self
+    }
+
+    pub(super) fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.on_failure = policy;
+        self
+    }
+
+    pub(super) fn patience(mut self, ms: u64) -> Self {
+        let patience = Duration::from_millis(ms);
+        self.timeouts = Timeouts {
+            connect: patience,
+            command: patience,
+            end_of_message: patience,
+        };
+        self
+    }
+
+    pub(super) fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    fn member(&self, directory: &Path) -> Arc<Member> {
+        Arc::new(Member {
+            name: self.name.to_owned(),
+            address: Address::Unix(directory.join(self.name)),
+            on_failure: self.on_failure,
+            timeouts: self.timeouts,
+            shadow: self.shadow,
+            health: Arc::new(Health::default()),
+        })
+    }
+}
+
+/// What a filter has been told, one string a connection.
+pub(super) type Heard = Arc<Mutex<Vec<String>>>;
+
+/// Everything around a proxy.
+pub(super) struct Stage {
+    pub(super) members: Vec<Arc<Member>>,
+    heard: Vec<Heard>,
+    bodies: Vec<Heard>,
+    proxy: Proxy,
+    directory: tempfile::TempDir,
+    servers: Vec<JoinHandle<()>>,
+    /// Connections to filters that are still open.
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Stage {
+    /// Filters in segments.
+    pub(super) fn new(segments: Vec<Vec<Filter>>) -> Self {
+        Self::with_limits(segments, |_| {})
+    }
+
+    pub(super) fn with_limits(
+        segments: Vec<Vec<Filter>>,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut limits = Limits::default();
+        change(&mut limits);
+        let mut stage = Self {
+            members: Vec::new(),
+            heard: Vec::new(),
+            bodies: Vec::new(),
+            proxy: Proxy::new("test", Arc::default(), Limits::default()),
+            directory,
+            servers: Vec::new(),
+            open: Arc::default(),
+        };
+        let segments = segments
+            .into_iter()
+            .map(|segment| segment.into_iter().map(|one| stage.start(one)).collect())
+            .collect();
+        let routes = Routes {
+            routes: vec![Route {
+                condition: Condition::default(),
+                chain: Arc::new(Chain {
+                    name: "test".to_owned(),
+                    segments,
+                }),
+            }],
+        };
+        stage.proxy = Proxy::new("test", Arc::new(routes), limits);
+        stage
+    }
+
+    fn start(&mut self, filter: Filter) -> Arc<Member> {
+        let member = filter.member(self.directory.path());
+        let (heard, bodies) = (Heard::default(), Heard::default());
+        let listener = UnixListener::bind(self.directory.path().join(filter.name)).unwrap();
+        self.members.push(Arc::clone(&member));
+        self.heard.push(Arc::clone(&heard));
+        self.bodies.push(Arc::clone(&bodies));
+        let open = Arc::clone(&self.open);
+        self.servers.push(tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                let mut actor = Actor::new(filter.clone(), stream, &heard, &bodies);
+                open.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&open);
+                tokio::spawn(async move {
+                    actor.run().await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        }));
+        member
+    }
+
+    /// An MTA connects, and negotiates.
+    pub(super) async fn mta(&self) -> Mta {
+        let mut mta = self.raw_mta();
+        mta.send(Command::Negotiate(Offer::full())).await;
+        match mta.reply().await {
+            Reply::Negotiate(agreed) => mta.agreed = agreed,
+            other => panic!("not an answer to the negotiation: {other:?}"),
+        }
+        mta
+    }
+
+    /// An MTA that has said nothing yet.
+    pub(super) fn raw_mta(&self) -> Mta {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let proxy = self.proxy.clone();
+        let server = tokio::spawn(async move {
+            proxy
+                .serve(theirs, &Peer::from("test"), Stop::never())
+                .await
+        });
+        Mta {
+            stream: ours,
+            input: BytesMut::new(),
+            agreed: Offer::full(),
+            server,
+        }
+    }
+
+    /// Waits until every filter has read everything and is disconnected.
+    pub(super) async fn closed(&self) {
+        for _ in 0..2000 {
+            if self.open.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("a filter is still connected");
+    }
+
+    /// What the filter of that number was told on its connection of that number.
+    pub(super) fn heard(&self, filter: usize, connection: usize) -> String {
+        let heard = self.heard[filter].lock().unwrap();
+        heard.get(connection).cloned().unwrap_or_default()
+    }
+
+    /// How often the filter of that number was connected to.
+    pub(super) fn connections(&self, filter: usize) -> usize {
+        self.heard[filter].lock().unwrap().len()
+    }
+
+    /// The body that the filter of that number saw on its connection of that number.
+    pub(super) fn body(&self, filter: usize, connection: usize) -> String {
+        let bodies = self.bodies[filter].lock().unwrap();
+        bodies.get(connection).cloned().unwrap_or_default()
+    }
+}
+
+/// One connection to a scripted filter.
+struct Actor {
+    filter: Filter,
+    stream: UnixStream,
+    heard: Heard,
+    bodies: Heard,
+    connection: usize,
+    counts: [usize; 128],
+}
+
+impl Actor {
+    fn new(filter: Filter, stream: UnixStream, heard: &Heard, bodies: &Heard) -> Self {
+        bodies.lock().unwrap().push(String::new());
+        let mut all = heard.lock().unwrap();
+        all.push(String::new());
+        Self {
+            filter,
+            stream,
+            heard: Arc::clone(heard),
+            bodies: Arc::clone(bodies),
+            connection: all.len() - 1,
+            counts: [0; 128],
+        }
+    }
+
+    async fn run(&mut self) {
+        let mut input = BytesMut::new();
+        let decoder = Decoder::default();
+        loop {
+            while let Some(frame) = decoder.decode(&mut input).unwrap() {
+                let command = Command::parse(frame).unwrap();
+                if !self.hear(command).await {
+                    return;
+                }
+            }
+            if !matches!(self.stream.read_buf(&mut input).await, Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    /// `false` when the connection is over.
+    async fn hear(&mut self, command: Command) -> bool {
+        let letter = char::from(command.code());
+        self.note(&command);
+        let nth = self.counts[letter as usize];
+        self.counts[letter as usize] += 1;
+        let cue = self.filter.cues.iter().find(|cue| {
+            cue.letter == letter
+                && cue.nth.is_none_or(|wanted| wanted == nth)
+                && cue
+                    .connection
+                    .is_none_or(|wanted| wanted == self.connection)
+        });
+        let act = match (cue, &command) {
+            (Some(cue), _) => cue.act.clone(),
+            (None, Command::Negotiate(_)) => {
+                Act::Say(vec![Reply::Negotiate(self.filter.answer.clone())])
+            }
+            (None, Command::Quit) => return false,
+            (None, command) if self.owes(command) => Act::Say(vec![Reply::Continue]),
+            (None, _) => return true,
+        };
+        self.act(act).await
+    }
+
+    fn owes(&self, command: &Command) -> bool {
+        let silent = match command {
+            Command::Connect(_) => Steps::NR_CONNECT,
+            Command::Helo(_) => Steps::NR_HELO,
+            Command::Mail(_) => Steps::NR_MAIL,
+            Command::Rcpt(_) => Steps::NR_RCPT,
+            Command::Data => Steps::NR_DATA,
+            Command::Header(_) => Steps::NR_HEADER,
+            Command::EndOfHeaders => Steps::NR_EOH,
+            Command::Body(_) => Steps::NR_BODY,
+            Command::Unknown(_) => Steps::NR_UNKNOWN,
+            Command::EndOfMessage(_) => return true,
+            _ => return false,
+        };
+        !self.filter.answer.steps.contains(silent)
+    }
+
+    async fn act(&mut self, act: Act) -> bool {
+        let act = match act {
+            Act::After(wait, act) => {
+                tokio::time::sleep(wait).await;
+                *act
+            }
+            act => act,
+        };
+        let mut out = BytesMut::new();
+        match act {
+            Act::Say(replies) => replies
+                .iter()
+                .for_each(|reply| reply.encode(&mut out).unwrap()),
+            Act::Raw(bytes) => out.extend_from_slice(bytes),
+            Act::Close | Act::After(..) => return false,
+            Act::Hang => {
+                tokio::time::sleep(PATIENCE).await;
+                return false;
+            }
+        }
+        self.stream.write_all(&out).await.is_ok()
+    }
+
+    fn note(&self, command: &Command) {
+        let told = match command {
+            Command::Negotiate(_) | Command::Macros(_) => return,
+            Command::Mail(path) | Command::Rcpt(path) => {
+                format!("{}{}", char::from(command.code()), show(&path.address))
+            }
+            Command::Helo(name) => format!("H:{}", show(name)),
+            Command::Header(header) => {
+                format!("L:{}={}", show(&header.name), show(&header.value))
+            }
+            Command::Body(chunk) => {
+                let mut bodies = self.bodies.lock().unwrap();
+                bodies[self.connection].push_str(&show(chunk));
+                "B".to_owned()
+            }
+            command => char::from(command.code()).to_string(),
+        };
+        let mut heard = self.heard.lock().unwrap();
+        let line = &mut heard[self.connection];
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&told);
+    }
+}
+
+fn show(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A scripted MTA.
+pub(super) struct Mta {
+    stream: DuplexStream,
+    input: BytesMut,
+    pub(super) agreed: Offer,
+    server: JoinHandle<Result<(), ConnectionError>>,
+}
+
+impl Mta {
+    pub(super) async fn send(&mut self, command: Command) {
+        let mut out = BytesMut::new();
+        command.encode(&mut out).unwrap();
+        self.send_bytes(&out).await;
+    }
+
+    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
+        let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await;
+        // A proxy that has hung up is noticed by what it does not reply.
+        let _ = sent.expect("the proxy takes what is sent");
+    }
+
+    pub(super) async fn macros(&mut self, stage: char, pairs: &[(&'static str, &'static str)]) {
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (bytes(name), bytes(value)));
+        self.send(Command::Macros(Macros {
+            stage: stage as u8,
+            pairs: pairs.collect(),
+        }))
+        .await;
+    }
+
+    /// The next reply; `None` when the proxy has closed.
+    pub(super) async fn try_reply(&mut self) -> Option<Reply> {
+        loop {
+            if let Some(frame) = Decoder::default().decode(&mut self.input).unwrap() {
+                return Some(Reply::parse(frame).unwrap());
+            }
+            let read = self.stream.read_buf(&mut self.input);
+            let read = tokio::time::timeout(PATIENCE, read).await;
+            if read.expect("a reply within the patience").unwrap() == 0 {
+                return None;
+            }
+        }
+    }
+
+    pub(super) async fn reply(&mut self) -> Reply {
+        self.try_reply().await.expect("the proxy has closed")
+    }
+
+    /// Whether nothing arrives for a moment.
+    pub(super) async fn is_silent(&mut self) -> bool {
+        let wait = Duration::from_millis(50);
+        self.input.is_empty()
+            && tokio::time::timeout(wait, self.stream.read_buf(&mut self.input))
+                .await
+                .is_err()
+    }
+
+    /// Sends, and reads a reply where one is due.
+    pub(super) async fn ask(&mut self, command: Command) -> Reply {
+        let silent = match &command {
+            Command::Connect(_) => Steps::NR_CONNECT,
+            Command::Helo(_) => Steps::NR_HELO,
+            Command::Rcpt(_) => Steps::NR_RCPT,
+            Command::Data => Steps::NR_DATA,
+            Command::Header(_) => Steps::NR_HEADER,
+            Command::EndOfHeaders => Steps::NR_EOH,
+            Command::Body(_) => Steps::NR_BODY,
+            _ => Steps::empty(),
+        };
+        self.send(command).await;
+        if !silent.is_empty() && self.agreed.steps.contains(silent) {
+            return Reply::Continue;
+        }
+        self.reply().await
+    }
+
+    /// CONNECT and HELO, as Postfix would.
+    pub(super) async fn greet(&mut self) {
+        self.macros('C', &[("j", "mx.test"), ("v", "Postfix 3.7.11")])
+            .await;
+        assert_eq!(self.ask(connect()).await, Reply::Continue);
+        assert_eq!(self.ask(helo("client.test")).await, Reply::Continue);
+    }
+
+    /// The envelope of a message for one recipient, and DATA.
+    pub(super) async fn envelope(&mut self) {
+        assert_eq!(self.ask(mail()).await, Reply::Continue);
+        assert_eq!(self.ask(rcpt("<r@x>")).await, Reply::Continue);
+        self.macros('T', &[("i", "QID1")]).await;
+        if !self.agreed.steps.contains(Steps::NO_DATA) {
+            assert_eq!(self.ask(Command::Data).await, Reply::Continue);
+        }
+    }
+
+    /// Header and body. The first word that is not `Continue` ends it.
+    pub(super) async fn content(&mut self, body: &'static str) -> Reply {
+        let mut commands: Vec<Command> = Vec::new();
+        if !self.agreed.steps.contains(Steps::NO_HEADERS) {
+            commands.push(header("Received", " r1"));
+            commands.push(header("Subject", " s"));
+        }
+        if !self.agreed.steps.contains(Steps::NO_EOH) {
+            commands.push(Command::EndOfHeaders);
+        }
+        if !self.agreed.steps.contains(Steps::NO_BODY) && !body.is_empty() {
+            commands.push(Command::Body(Bytes::from_static(body.as_bytes())));
+        }
+        for command in commands {
+            let reply = self.ask(command).await;
+            if reply != Reply::Continue {
+                return reply;
+            }
+        }
+        Reply::Continue
+    }
+
+    /// The end of the message: edits and the verdict, progress left out.
+    pub(super) async fn end(&mut self) -> (Vec<Edit>, Reply) {
+        self.send(Command::EndOfMessage(Bytes::new())).await;
+        let mut edits = Vec::new();
+        loop {
+            match self.reply().await {
+                Reply::Edit(edit) => edits.push(edit),
+                Reply::Progress => {}
+                last => return (edits, last),
+            }
+        }
+    }
+
+    /// A whole message after the greeting.
+    pub(super) async fn message(&mut self, body: &'static str) -> (Vec<Edit>, Reply) {
+        self.envelope().await;
+        match self.content(body).await {
+            Reply::Continue => self.end().await,
+            refused => (Vec::new(), refused),
+        }
+    }
+
+    /// Quits, and waits for the proxy to be done.
+    pub(super) async fn quit(mut self) -> Result<(), ConnectionError> {
+        self.send(Command::Quit).await;
+        self.outcome().await
+    }
+
+    /// Closes, and waits for the proxy to be done.
+    pub(super) async fn outcome(self) -> Result<(), ConnectionError> {
+        drop(self.stream);
+        let ended = tokio::time::timeout(PATIENCE, self.server).await;
+        ended.expect("the proxy ends").expect("no panic")
+    }
+}
+
+pub(super) fn connect() -> Command {
+    Command::Connect(Connection {
+        hostname: Bytes::from_static(b"client.test"),
+        address: ClientAddress::Inet("192.0.2.1:1234".parse().unwrap()),
+    })
+}
+
+pub(super) fn helo(name: &'static str) -> Command {
+    Command::Helo(Bytes::from_static(name.as_bytes()))
+}
+
+pub(super) fn mail() -> Command {
+    mailbox("<s@x>", Command::Mail)
+}
+
+pub(super) fn rcpt(address: &'static str) -> Command {
+    mailbox(address, Command::Rcpt)
+}
+
+fn mailbox(address: &'static str, command: fn(Mailbox) -> Command) -> Command {
+    command(Mailbox {
+        address: Bytes::from_static(address.as_bytes()),
+        args: Vec::new(),
+    })
+}
+
+pub(super) fn header(name: &'static str, value: &'static str) -> Command {
+    Command::Header(Header::new(name, value))
+}
+
+pub(super) fn text(code: u16, enhanced: &str, words: &str) -> Reply {
+    Reply::SmtpReply(milter_proto::verdict::SmtpReply::new(code, enhanced, words).unwrap())
+}
