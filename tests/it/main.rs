@@ -1,3 +1,6 @@
 //! Tests that cross crates.
 
+#![cfg(test)]
+
+mod bad_input;
 mod filters;

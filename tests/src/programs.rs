@@ -3,9 +3,10 @@
 //! A test of this package does not make cargo build the binaries of other packages, so the first
 //! that needs one builds them all; where they are fresh, that takes less than a second.
 
+use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
@@ -60,17 +61,16 @@ fn build() -> Result<PathBuf> {
     Ok(directory.to_owned())
 }
 
-/// Runs a daemon's binary to its end, `configuration` in its file; for what ends by itself.
+/// Runs a daemon's binary to its end, for what ends by itself: its exit code, and what it wrote.
 ///
 /// # Errors
-/// When it cannot be built or started.
-pub fn run(name: &str, configuration: &str, arguments: &[&str]) -> Result<Output> {
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("config.toml");
-    std::fs::write(&file, configuration)?;
+/// When it cannot be built or started, still runs after a while, or was ended by a signal.
+pub fn run(name: &str, arguments: &[&OsStr]) -> Result<(i32, String)> {
     let mut command = Command::new(binary(name)?);
-    command.arg("--config").arg(&file).args(arguments);
-    Ok(command.output()?)
+    let mut process = Process::start(command.args(arguments))?;
+    let status = process.wait()?;
+    let code = status.code().with_context(|| format!("{name}: {status}"))?;
+    Ok((code, process.output()))
 }
 
 /// A daemon that serves a socket of its own in a folder of its own.

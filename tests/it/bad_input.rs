@@ -1,0 +1,4 @@
+//! Bad input, against every real daemon: from an MTA, and in the configuration.
+
+mod configuration;
+mod conversation;
