@@ -1,11 +1,14 @@
 //! Each filter by itself: the real binary on a socket of its own, driven as an MTA does.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use anyhow::Result;
 use milter_proto::net::Address;
 use milter_proto::verdict::Verdict;
 use milter_tests::clamd::{Clamd, SIGNATURE, eicar};
 use milter_tests::mta::{Delivery, Envelope, Message, deliver};
-use milter_tests::programs::Daemon;
+use milter_tests::programs::{Daemon, run};
 use milter_tests::skip::skip;
 
 /// An ordinary message, with fields that claim a scan.
@@ -202,4 +205,67 @@ async fn clamav_survives_its_clamd() {
     drop(second);
     let reply = send(&daemon, &clean).await.reply();
     assert!(reply.is_some_and(|reply| reply.starts_with("451 4.7.1")));
+}
+
+/// What one milter-dkim signs, another verifies; and it does not verify when a byte has changed.
+#[tokio::test]
+async fn dkim_signs() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut sections = String::new();
+    let mut records = String::new();
+    for (selector, kind) in [("rsa", "rsa"), ("ed", "ed25519")] {
+        let (code, output) = genkey(directory.path(), selector, kind).unwrap();
+        assert_eq!(code, 0, "{output}");
+        let file = directory.path().join(format!("example.org.{selector}"));
+        let record = std::fs::read_to_string(file.with_extension(format!("{selector}.txt")));
+        records.push_str(&record.unwrap());
+        let key = file.with_extension(format!("{selector}.pem"));
+        sections.push_str(&format!(
+            "[[sign]]\ndomain = \"example.org\"\nselector = \"{selector}\"\nkey = \"{}\"\n",
+            key.display()
+        ));
+    }
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, records).unwrap();
+    let dns = format!("[dns]\nkey_file = \"{}\"\n", keys.display());
+    let signer = Daemon::start("milter-dkim", &sections).unwrap();
+    let verifier = Daemon::start("milter-dkim", &dns).unwrap();
+
+    let ours = Envelope {
+        client: ([127, 0, 0, 1], 25).into(),
+        sender: "user@example.org".to_owned(),
+        ..Envelope::default()
+    };
+    let message = Message::parse(FORGED.replace("example.net", "example.org").as_bytes());
+    let delivery = deliver(&signer.address, &ours, &message).await.unwrap();
+    let signed = message.edited(&delivery.edits);
+    let signatures = signed.values("DKIM-Signature");
+    assert_eq!(signatures.len(), 2, "{signatures:?}");
+
+    let verified = signed.edited(&send(&verifier, &signed).await.edits);
+    let results = verified.values("Authentication-Results").concat();
+    assert!(results.starts_with("mx.example.org"), "{results}");
+    assert_eq!(results.matches("dkim=pass").count(), 2, "{results}");
+
+    let mut changed = signed.clone();
+    changed.body = "Hallo.\r\n".into();
+    let verified = changed.edited(&send(&verifier, &changed).await.edits);
+    let results = verified.values("Authentication-Results").concat();
+    assert!(!results.contains("dkim=pass"), "{results}");
+    assert_eq!(results.matches("dkim=fail").count(), 2, "{results}");
+}
+
+fn genkey(directory: &Path, selector: &str, kind: &str) -> Result<(i32, String)> {
+    let words = [
+        "genkey",
+        "--domain",
+        "example.org",
+        "--selector",
+        selector,
+        "--type",
+        kind,
+    ];
+    let mut arguments: Vec<&OsStr> = words.map(OsStr::new).to_vec();
+    arguments.extend([OsStr::new("--directory"), directory.as_os_str()]);
+    run("milter-dkim", &arguments)
 }
