@@ -12,8 +12,9 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -27,6 +28,9 @@ pub const NAME: &str = "child-exec";
 
 /// What the orchestrator writes when the guard knows the process group.
 pub const GO: u8 = b'g';
+
+/// The last descriptor that a child inherits: its listening socket, where it has one.
+const LISTEN_FD: RawFd = 3;
 
 /// Arguments of the hidden sub-command.
 #[derive(Debug, clap::Args)]
@@ -54,10 +58,26 @@ pub fn run(arguments: &Arguments) -> io::Result<Infallible> {
     let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut word = [0];
     control.read_exact(&mut word)?;
+    close_all_but(control.as_raw_fd())?;
     let error = become_filter(&arguments.command);
     let errno = error.raw_os_error().unwrap_or(0);
     control.write_all(&errno.to_be_bytes())?;
     Err(error)
+}
+
+/// Closes what the orchestrator was given by whoever started it: a child has its socket and nothing
+/// else. `kept` closes itself.
+fn close_all_but(kept: RawFd) -> io::Result<()> {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open {
+        if fd > LISTEN_FD && fd != kept {
+            // The one that listed them is closed already.
+            let _ = unistd::close(fd);
+        }
+    }
+    Ok(())
 }
 
 /// Replaces this process by the filter; returns only when that fails.

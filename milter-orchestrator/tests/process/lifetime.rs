@@ -1,0 +1,118 @@
+//! No child outlives the orchestrator, however that ends; and what a child is given.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::filter;
+use super::house::{House, send, within_patience};
+
+/// A filter, a shell with something behind it, and one that will not end when asked.
+fn family() -> String {
+    let good = filter::milter(Duration::ZERO);
+    format!(
+        "[milter.good]\n{good}
+         [milter.shell]\ncommand = [\"sh\", \"-c\", \"sleep 1000 & sleep 1000; true\"]
+         [milter.deaf]\ncommand = [\"sh\", \"-c\", \"trap '' TERM; sleep 1000 & wait; wait\"]
+         stop_timeout = \"200ms\"
+         [[route]]\nchain = [\"good\", \"shell\", \"deaf\"]\n"
+    )
+}
+
+/// Starts the family and waits until all of it is there: the orchestrator and its guard, a
+/// filter, a shell with two sleeps, another one with one.
+fn start() -> House {
+    let house = House::start(&family());
+    house.wait_until_up("good");
+    house.wait_for("the whole family", || house.inhabitants().len() >= 8);
+    house
+}
+
+/// Waits until nobody is left.
+fn assert_deserted(house: &House) {
+    let gone = within_patience(|| house.inhabitants().is_empty());
+    assert!(gone, "left: {:?}\n{}", house.inhabitants(), house.log());
+}
+
+#[test]
+fn sigterm_ends_children_and_grandchildren() {
+    let mut house = start();
+    house.signal(Signal::SIGTERM);
+    assert!(house.end().success(), "{}", house.log());
+    assert_deserted(&house);
+    house.wait_for_log(&["deaf", "has not ended in time; killed"]);
+    for socket in ["inbound.sock", "control.sock", "children/good.sock"] {
+        assert!(!house.path().join(socket).exists(), "{socket} is left");
+    }
+}
+
+#[test]
+fn sigkill_leaves_nobody_behind() {
+    let mut house = start();
+    house.signal(Signal::SIGKILL);
+    house.end();
+    assert_deserted(&house);
+}
+
+#[test]
+fn a_guard_that_was_killed_is_replaced_and_knows_all_groups() {
+    let mut house = start();
+    let guard = |house: &House| {
+        let is_guard = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.ends_with(b"\0guard\0")
+        };
+        house.inhabitants().into_iter().find(is_guard)
+    };
+    let first = guard(&house).unwrap();
+    send(first, Signal::SIGKILL);
+    house.wait_for("another guard", || {
+        guard(&house).is_some_and(|pid| pid != first)
+    });
+    house.wait_for_log(&["guard", "starting another one"]);
+    house.signal(Signal::SIGKILL);
+    house.end();
+    assert_deserted(&house);
+}
+
+#[test]
+fn a_stop_while_children_start_or_crash_is_clean() {
+    let mut house = House::start(
+        "[milter.silent]\ncommand = [\"sleep\", \"1000\"]
+         [milter.ends]\ncommand = [\"false\"]
+         [[route]]\nchain = [\"silent\", \"ends\"]\n",
+    );
+    house.signal(Signal::SIGTERM);
+    assert!(house.end().success(), "{}", house.log());
+    assert_deserted(&house);
+}
+
+#[test]
+fn a_child_is_given_its_socket_and_nothing_else() {
+    let script = "echo pid $LISTEN_PID is $$; echo fds $LISTEN_FDS names $LISTEN_FDNAMES; \
+                  echo notify ${NOTIFY_SOCKET-unset}; echo mine $MINE in $PWD; \
+                  ls /proc/$$/fd; echo listed; sleep 1000";
+    let house = House::start(&format!(
+        "[milter.curious]\ncommand = [\"sh\", \"-c\", \"{script}\"]
+         environment = {{ MINE = \"yes\" }}\ndirectory = \"/\"
+         [[route]]\nchain = [\"curious\"]\n"
+    ));
+    let pid = || house.milter("curious").pid;
+    house.wait_for("a process", || pid().is_some());
+    let pid = pid().unwrap();
+    house.wait_for_log(&[&format!("pid {pid} is {pid}")]);
+    house.wait_for_log(&["fds 1 names milter"]);
+    house.wait_for_log(&["notify unset"]);
+    house.wait_for_log(&["mine yes in /"]);
+    house.wait_for_log(&["listed"]);
+    let log = house.log();
+    let given: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split_once("capture: "))
+        .filter_map(|(_, message)| message.split_whitespace().next())
+        .filter(|word| word.parse::<u32>().is_ok())
+        // A shell may keep a descriptor from 10 on for itself.
+        .filter(|word| word.len() == 1)
+        .collect();
+    assert_eq!(given, ["0", "1", "2", "3"], "{log}");
+}

@@ -1,0 +1,95 @@
+//! What an operator sees of a running orchestrator: status, explain, reload.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use milter_orchestrator::member::OnFailure;
+use milter_orchestrator::status::Snapshot;
+use nix::sys::signal::Signal;
+
+use super::filter;
+use super::house::House;
+
+fn house() -> House {
+    let good = filter::milter(Duration::ZERO);
+    House::start(&format!(
+        "[milter.good]\n{good}[[route]]\nname = \"all\"\nchain = [\"good\"]\n"
+    ))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn status_is_a_table_for_people_and_json_for_programs() {
+    let house = house();
+    house.wait_until_up("good");
+    let table = house.run(&["status"]);
+    assert!(table.status.success(), "{table:?}");
+    let table = text(&table.stdout);
+    for words in ["MILTER", "good", "spawned", "up", "inbound", "tempfail"] {
+        assert!(table.contains(words), "no {words:?} in\n{table}");
+    }
+    let json = house.run(&["status", "--json"]);
+    let snapshot: Snapshot = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(snapshot.milters[0].pid, house.milter("good").pid);
+    assert_eq!(snapshot.pid, u32::try_from(house.pid()).unwrap());
+
+    let socket = std::fs::metadata(house.path().join("control.sock")).unwrap();
+    assert_eq!(socket.mode() & 0o777, 0o600);
+    let children = std::fs::metadata(house.path().join("children")).unwrap();
+    assert_eq!(children.mode() & 0o777, 0o700);
+}
+
+#[test]
+fn status_of_nobody_says_where_it_looked() {
+    let mut house = house();
+    house.signal(Signal::SIGTERM);
+    house.end();
+    let output = house.run(&["status"]);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    let error = text(&output.stderr);
+    assert!(error.contains("control.sock"), "{error}");
+    assert!(error.contains("does the orchestrator run"), "{error}");
+}
+
+#[test]
+fn explain_names_route_and_filters_without_a_running_orchestrator() {
+    let house = house();
+    let output = house.run(&["explain", "--client", "192.0.2.1", "--no-auth"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("route all: matches"), "{said}");
+    assert!(said.contains("1. good at unix:"), "{said}");
+    let output = house.run(&["explain", "--listen", "inbund"]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(text(&output.stderr).contains("did you mean inbound?"));
+}
+
+#[test]
+fn a_reload_counts_or_changes_nothing() {
+    let house = house();
+    let before = house.wait_until_up("good");
+    let good = filter::milter(Duration::ZERO);
+
+    house.rewrite(&format!(
+        "[milter.good]\n{good}on_failure = \"accept\"\n[[route]]\nchain = [\"good\"]\n"
+    ));
+    house.signal(Signal::SIGHUP);
+    house.wait_for("the new policy", || {
+        house.milter("good").on_failure == OnFailure::Accept
+    });
+
+    house.rewrite(&format!(
+        "[milter.good]\n{good}on_failure = \"reject\"\n[[route]]\nchain = [\"god\"]\n"
+    ));
+    house.signal(Signal::SIGHUP);
+    house.wait_for_log(&["the old configuration stays", "no milter \"god\""]);
+    assert_eq!(house.milter("good").on_failure, OnFailure::Accept);
+
+    house.rewrite("[milter.other]\ncommand = [\"true\"]\n[[route]]\nchain = [\"other\"]\n");
+    house.signal(Signal::SIGHUP);
+    house.wait_for_log(&["[milter.other]", "this counts after a restart"]);
+    let good = house.milter("good");
+    assert_eq!((good.pid, good.restarts), (before, 0), "{}", house.log());
+}
