@@ -5,9 +5,12 @@
 //! `trace` is asked for. A closed stderr loses lines and stops nothing. The policy (who logs what)
 //! is at the head of [`crate::daemon`].
 
+use std::backtrace::Backtrace;
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::panic;
 
+use tracing::error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -61,11 +64,31 @@ pub(crate) fn start(name: &'static str, log: &Log, forced: Option<Level>) -> Han
         .with(filter)
         .with(lines)
         .try_init();
+    log_panics();
     Handle {
         name,
         filter: handle,
         forced,
     }
+}
+
+/// A panic is a line of the log like any other; what it says may come from outside.
+fn log_panics() {
+    panic::set_hook(Box::new(|panicked| {
+        let payload = panicked.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("unknown");
+        let place = panicked.location().map(ToString::to_string);
+        error!(
+            place = place.as_deref(),
+            backtrace = %Backtrace::capture(),
+            "panic: {}",
+            escaped(message.as_bytes())
+        );
+    }));
 }
 
 impl Handle {

@@ -55,10 +55,15 @@ pub(crate) fn group(name: &str) -> Result<Gid, Failure> {
     }
 }
 
-fn drop_to(name: &str, group_name: Option<&str>) -> Result<(), Failure> {
-    let user = User::from_name(name)
+/// The user of that name.
+pub(crate) fn user(name: &str) -> Result<User, Failure> {
+    User::from_name(name)
         .map_err(|error| system(&format!("looking up user {name}"), error))?
-        .ok_or_else(|| no_such("user", name, "useradd --system"))?;
+        .ok_or_else(|| no_such("user", name, "useradd --system"))
+}
+
+fn drop_to(name: &str, group_name: Option<&str>) -> Result<(), Failure> {
+    let user = user(name)?;
     let gid = group_name.map_or(Ok(user.gid), group)?;
     let c_name = CString::new(name).map_err(|_| no_such("user", name, "useradd --system"))?;
     // In this order: without root neither of the first two is allowed any more.

@@ -1,7 +1,7 @@
 //! From the command line to a running program or a finished sub-command.
 //!
-//! Everything that can fail before the log is up is printed plainly on stderr, everything after it
-//! goes to the log: in both cases once.
+//! Mistakes in the command line and the configuration are printed plainly on stderr, whatever fails
+//! later goes to the log: in both cases once.
 
 use std::env;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::args::{self, Arguments, Verb};
 use super::config::load::Source;
-use super::config::{self, Level};
+use super::config::{self, Common, Level};
 use super::exit::{EX_IOERR, EX_OSERR};
 use super::host::Host;
 use super::ready::Notifier;
@@ -58,13 +58,23 @@ fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<ExitCode, Fa
     }
 }
 
-/// The daemon.
+/// The daemon. Mistakes in the configuration are told as `check` tells them.
 fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Failure> {
     let source = Source::read::<P>(path)?;
     let settings = source.settings::<P>()?;
-    let log = log::start(P::NAME, &P::common(&settings).log, log_level);
-    match start::<P>(source, settings, log) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    let common = P::common(&settings);
+    let log = log::start(P::NAME, &common.log, log_level);
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, config = %path.display(), "{} starts", P::NAME);
+    if let Some(warning) = source.warnings() {
+        warn!("{warning}");
+    }
+    let program = source.prepare::<P>(settings)?;
+    match live(program, &source, common, log) {
+        Ok(()) => {
+            info!("{} ends", P::NAME);
+            Ok(ExitCode::SUCCESS)
+        }
         Err(failure) => {
             error!("{failure}");
             Ok(failure.into())
@@ -73,17 +83,12 @@ fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Fa
 }
 
 /// Everything between the configuration and the end, in the order that this module's parent tells.
-fn start<P: Program>(
-    source: Source,
-    settings: P::Settings,
+fn live<P: Program>(
+    program: P,
+    source: &Source,
+    common: Common,
     log: log::Handle,
 ) -> Result<(), Failure> {
-    info!(version = env!("CARGO_PKG_VERSION"), config = %source.path().display(), "{} starts", P::NAME);
-    if let Some(warning) = source.warnings() {
-        warn!("{warning}");
-    }
-    let common = P::common(&settings);
-    let program = source.prepare::<P>(settings)?;
     let signals = signals::catch()?;
     let bound = listen::all(&common.listeners)?;
     let notifier = Notifier::from_env();
@@ -92,11 +97,10 @@ fn start<P: Program>(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(EX_OSERR, format!("no runtime: {error}")))?;
-    let host = Host::new(&source, common, log, bound, signals, notifier);
+    let host = Host::new(source, common, log, bound, signals, notifier);
     let outcome = runtime.block_on(program.run(host));
     // What still blocks a worker now is not waited for: the deadline has passed.
     runtime.shutdown_background();
-    info!("{} ends", P::NAME);
     outcome
 }
 

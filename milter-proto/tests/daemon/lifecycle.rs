@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 
-use command_fds::{CommandFdExt, FdMapping};
 use milter_proto::net::Address;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use crate::process::{Mta, Room, greeting};
+use crate::process::{Mta, Room, greeting, hand_over};
 
 #[test]
 fn serves_and_stops() {
@@ -129,13 +129,7 @@ fn an_inherited_socket_goes_before_the_configured_one() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     let mut command = room.command(&["run"]);
-    command.env("LISTEN_FDS", "1");
-    command
-        .fd_mappings(vec![FdMapping {
-            parent_fd: socket.into(),
-            child_fd: 3,
-        }])
-        .unwrap();
+    hand_over(&mut command, vec![socket.into()]);
     let daemon = room.spawn(command);
     let address = Address::Inet {
         host: "127.0.0.1".to_owned(),
@@ -143,6 +137,36 @@ fn an_inherited_socket_goes_before_the_configured_one() {
     };
     assert_eq!(greeting(&address), "hello");
     assert!(!room.socket().exists(), "{}", daemon.log());
+}
+
+#[test]
+fn an_inherited_socket_is_found_by_its_name() {
+    let room = Room::new();
+    room.configure("", "");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = room.path("inherited.sock");
+    let ours = UnixListener::bind(&path).unwrap();
+    let mut command = room.command(&["run"]);
+    command.env("LISTEN_FDNAMES", "other:milter");
+    hand_over(&mut command, vec![other.into(), ours.into()]);
+    let mut daemon = room.spawn(command);
+    daemon.wait_for_log("an inherited socket is not used");
+    assert_eq!(greeting(&Address::Unix(path.clone())), "hello");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+    assert!(path.exists(), "not ours to remove");
+}
+
+#[test]
+fn the_watchdog_is_fed() {
+    let room = Room::new();
+    room.configure("", "");
+    let mut command = room.command(&["run"]);
+    command.env("WATCHDOG_USEC", "20000");
+    let daemon = room.spawn(command);
+    for _ in 0..3 {
+        room.hear("WATCHDOG=1\n", &daemon);
+    }
 }
 
 #[test]

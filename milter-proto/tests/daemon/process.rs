@@ -1,6 +1,7 @@
 //! A process of the example program, its folder, and a client that sends it messages.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use command_fds::{CommandFdExt, FdMapping};
 use milter_proto::edit::Edit;
 use milter_proto::message::{self, Connection};
 use milter_proto::net::{Address, Client, Timeouts};
@@ -185,6 +187,19 @@ impl Mta {
     }
 }
 
+/// Gives the sockets to the command, as a service manager does.
+pub(crate) fn hand_over(command: &mut Command, sockets: Vec<OwnedFd>) {
+    command.env("LISTEN_FDS", sockets.len().to_string());
+    let mappings = (3..)
+        .zip(sockets)
+        .map(|(child_fd, parent_fd)| FdMapping {
+            parent_fd,
+            child_fd,
+        })
+        .collect();
+    command.fd_mappings(mappings).unwrap();
+}
+
 /// The greeting that a message gets.
 pub(crate) fn greeting(address: &Address) -> String {
     let mut mta = Mta::connect(address);
@@ -199,7 +214,7 @@ fn path(address: &'static [u8]) -> message::Path {
     }
 }
 
-/// The example program, which cargo builds beside the tests.
+/// The example program. Cargo builds it beside the tests, but not for `--test daemon` alone.
 fn program() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let target = this.parent().and_then(Path::parent).unwrap();

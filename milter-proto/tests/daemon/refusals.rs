@@ -1,9 +1,20 @@
 //! Everything that must not start, and what it says; the commands that start nothing.
 
 use std::fs;
-use std::process::Output;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Command, Output};
 
-use crate::process::{Room, greeting};
+use crate::process::{Room, greeting, hand_over};
+
+/// The command ends with `code` and says all of `says` on stderr, once.
+fn ended_with(mut command: Command, code: i32, says: &[&str]) {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    for part in says {
+        assert_eq!(errors.matches(part).count(), 1, "{part:?} in\n{errors}");
+    }
+}
 
 /// Runs the program to its end.
 fn run(room: &Room, arguments: &[&str]) -> Output {
@@ -12,12 +23,7 @@ fn run(room: &Room, arguments: &[&str]) -> Output {
 
 /// The program ends with `code` and says all of `says` on stderr, once.
 fn refused(room: &Room, arguments: &[&str], code: i32, says: &[&str]) {
-    let output = run(room, arguments);
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{errors}");
-    for part in says {
-        assert_eq!(errors.matches(part).count(), 1, "{part:?} in\n{errors}");
-    }
+    ended_with(room.command(arguments), code, says);
 }
 
 #[test]
@@ -85,16 +91,42 @@ fn sockets_that_cannot_be_had() {
 }
 
 #[test]
-fn users_and_groups_that_do_not_exist() {
+fn users_groups_and_limits_that_cannot_be() {
     let room = Room::new();
-    room.configure("", "group = \"no-such-group\"");
-    refused(&room, &[], 67, &["\\\"no-such-group\\\" does not exist"]);
-    assert!(!room.socket().exists());
-    if nix::unistd::geteuid().is_root() {
-        room.configure("", "user = \"no-such-user\"");
-        refused(&room, &[], 67, &["\\\"no-such-user\\\" does not exist"]);
-        assert!(!room.socket().exists());
+    for (server, says) in [
+        ("user = \"no-such-user\"", "\"no-such-user\" does not exist"),
+        (
+            "group = \"no-such-group\"",
+            "\"no-such-group\" does not exist",
+        ),
+        ("max_connections = 0", "0 lets nobody in"),
+        ("idle_timeout = \"0s\"", "in no time"),
+    ] {
+        for (arguments, place) in [
+            (&[][..], "greeter.toml:4:"),
+            (&["check"], "greeter.toml:4:"),
+        ] {
+            room.configure("", server);
+            refused(&room, arguments, 78, &[says, place]);
+            assert!(!room.socket().exists());
+        }
     }
+}
+
+#[test]
+fn inherited_sockets_that_do_not_listen() {
+    let room = Room::new();
+    room.configure("", "");
+    let says = "inherited socket 0 for milter:";
+    let datagrams = UnixDatagram::unbound().unwrap();
+    let mut command = room.command(&[]);
+    hand_over(&mut command, vec![datagrams.into()]);
+    ended_with(command, 71, &[says, "not a valid unix stream socket"]);
+
+    let (connected, _peer) = UnixStream::pair().unwrap();
+    let mut command = room.command(&[]);
+    hand_over(&mut command, vec![connected.into()]);
+    ended_with(command, 71, &[says, "it does not listen"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use toml::de::{DeTable, Deserializer};
 
 use super::mistake::Mistake;
 use super::outline::Outline;
-use super::{ConfigError, overlay};
+use super::{ConfigError, overlay, shared};
 use crate::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_NOPERM};
 use crate::daemon::{Failure, Program};
 
@@ -80,10 +80,11 @@ impl Source {
             .map_err(|mistake| self.failure(&mistake))
     }
 
-    /// The settings and the program made from them; nothing is opened but what [`Program::prepare`]
-    /// reads.
+    /// The program that the settings make; nothing is opened but what [`Program::prepare`] reads.
     pub(crate) fn prepare<P: Program>(&self, settings: P::Settings) -> Result<P, Failure> {
-        P::prepare(settings).map_err(|error| self.refusal(&error))
+        shared::check(&P::common(&settings))
+            .and_then(|()| P::prepare(settings))
+            .map_err(|error| self.refusal(&error))
     }
 
     /// A [`ConfigError`] with its line.

@@ -11,6 +11,7 @@ mod place;
 mod quantity;
 mod secret;
 mod sections;
+mod shared;
 #[cfg(test)]
 mod tests;
 

@@ -554,3 +554,31 @@ token = \"hunter3\"
     assert!(!printed.contains("hunter"), "{printed}");
     assert!(toml::from_str::<toml::Table>(&printed).is_ok(), "{printed}");
 }
+
+/// Whatever is written, there is an answer and no panic: cut anywhere, with anything anywhere.
+#[test]
+fn no_text_is_too_strange() {
+    const TEXT: &str = "\
+greeting = \"\u{fc}\"
+[server]
+mode = \"0600\"
+[[keys]]
+file = 'a'
+[weights]
+\"A.B\" = 1.0
+";
+    for at in (0..=TEXT.len()).filter(|at| TEXT.is_char_boundary(*at)) {
+        let (before, after) = TEXT.split_at(at);
+        let _ = load(before);
+        for strange in [
+            "\0", "\"", "[", "]", "=", ".", "\n", "\r", "\u{e9}", "{", "0", "''",
+        ] {
+            let _ = load(&format!("{before}{strange}{after}"));
+        }
+    }
+    for deep in ["[", "a.", "a={", "[[", "a=[["] {
+        let text = deep.repeat(100_000);
+        assert!(load(&text).is_err());
+        assert!(load(&format!("x = {text}")).is_err());
+    }
+}

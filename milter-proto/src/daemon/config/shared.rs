@@ -1,0 +1,51 @@
+//! What must hold of the sections that all programs share, beyond their types: limits with which
+//! something can be served, users and groups that this machine knows. A mistake is a
+//! [`ConfigError`] at its key; nothing is changed or opened here.
+
+use super::{Common, ConfigError, Server};
+use crate::daemon::{Failure, privileges};
+
+/// The first mistake.
+pub(crate) fn check(common: &Common) -> Result<(), ConfigError> {
+    if let Some(server) = &common.server {
+        check_limits(server)?;
+    }
+    let section = match common.server {
+        Some(_) => "server",
+        None => "process",
+    };
+    let refused = |section: &str, key: &str| {
+        let path = format!("{section}.{key}");
+        move |failure: Failure| ConfigError::at(path, failure.message)
+    };
+    if let Some(user) = &common.user {
+        privileges::user(user).map_err(refused(section, "user"))?;
+    }
+    if let Some(group) = &common.group {
+        privileges::group(group).map_err(refused(section, "group"))?;
+    }
+    for listener in &common.listeners {
+        if let Some(group) = &listener.group {
+            privileges::group(group).map_err(refused(&listener.section, "group"))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(server: &Server) -> Result<(), ConfigError> {
+    if server.max_connections == 0 {
+        let path = "server.max_connections";
+        return Err(ConfigError::at(path, "0 lets nobody in"));
+    }
+    for (key, time) in [
+        ("idle_timeout", server.idle_timeout),
+        ("stage_timeout", server.stage_timeout),
+        ("finish_timeout", server.finish_timeout),
+    ] {
+        if time.get().is_zero() {
+            let path = format!("server.{key}");
+            return Err(ConfigError::at(path, "in no time nothing can be done"));
+        }
+    }
+    Ok(())
+}
