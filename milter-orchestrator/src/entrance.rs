@@ -5,13 +5,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use milter_proto::daemon::Socket;
-use milter_proto::net::{Limits, Listener, accept};
+use milter_proto::net::{self, Listener, accept};
 use tokio::sync::watch;
 
+use crate::proxy::{Limits, Proxy};
 use crate::route::Routes;
 
 /// The routes for new connections; a reload replaces them.
@@ -38,11 +39,42 @@ pub(crate) struct Entrance {
     listener: Listener,
     /// Name of its `[listen.NAME]` section.
     name: Arc<str>,
-    limits: Limits,
+    limits: net::Limits,
     /// Connections at the moment, for `status`.
     connections: Arc<AtomicU64>,
     /// Where messages go.
     routes: Arc<CurrentRoutes>,
+}
+
+/// The proxy of one listener: one for as long as the routes stay the same.
+#[derive(Debug)]
+struct Front {
+    name: Arc<str>,
+    routes: Arc<CurrentRoutes>,
+    latest: Mutex<(Arc<Routes>, Proxy)>,
+}
+
+impl Front {
+    fn new(name: Arc<str>, routes: Arc<CurrentRoutes>) -> Self {
+        let now = routes.read();
+        let proxy = Proxy::new(&*name, Arc::clone(&now), Limits::default());
+        Self {
+            name,
+            routes,
+            latest: Mutex::new((now, proxy)),
+        }
+    }
+
+    /// For a new connection; those before keep theirs.
+    fn proxy(&self) -> Proxy {
+        let now = self.routes.read();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&latest.0, &now) {
+            let proxy = Proxy::new(&*self.name, Arc::clone(&now), Limits::default());
+            *latest = (now, proxy);
+        }
+        latest.1.clone()
+    }
 }
 
 /// Counts a connection for as long as it lives, however it ends.
@@ -77,10 +109,10 @@ impl Entrance {
             Socket::Tcp(tcp) => Listener::from_tcp(tcp)?,
             Socket::Unix(unix) => Listener::from_unix(unix)?,
         };
-        let limits = Limits {
+        let limits = net::Limits {
             connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
             grace,
-            ..Limits::default()
+            ..net::Limits::default()
         };
         Ok(Self {
             listener,
@@ -114,12 +146,15 @@ impl Entrance {
             connections,
             routes,
         } = self;
-        accept(vec![listener], limits, shutdown, |stream, _peer, stop| {
+        let front = Front::new(Arc::clone(&name), routes);
+        accept(vec![listener], limits, shutdown, |stream, peer, stop| {
             let counted = Counted::new(&connections);
-            let (name, routes) = (Arc::clone(&name), routes.read());
+            let (name, proxy) = (Arc::clone(&name), front.proxy());
             async move {
-                // Until the proxy has its front door, the MTA sees a closed connection.
-                drop((stream, name, routes, stop));
+                if let Err(error) = proxy.serve(stream, &peer, stop).await {
+                    let listener = &*name;
+                    tracing::warn!(listener, %peer, %error, "connection of an MTA closed");
+                }
                 drop(counted);
             }
         })

@@ -14,12 +14,12 @@ const SOCKET: &str = "ORCHESTRATOR_TEST_SOCKET";
 const PAUSE: &str = "ORCHESTRATOR_TEST_PAUSE";
 
 /// The `command` and `environment` of a milter that takes its socket after a pause.
-pub fn milter(pause: Duration) -> String {
+pub(crate) fn milter(pause: Duration) -> String {
     section("inherit", pause)
 }
 
 /// The same for a milter that binds its socket by itself, at this path.
-pub fn binding(path: &str) -> String {
+pub(crate) fn binding(path: &str) -> String {
     section(path, Duration::ZERO)
 }
 
@@ -57,7 +57,7 @@ fn process() {
 }
 
 /// Lets everything pass.
-pub struct Pass;
+pub(crate) struct Pass;
 
 impl Filter for Pass {
     type Transaction = Self;

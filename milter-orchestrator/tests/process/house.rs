@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every process of a house has this variable, with the house's folder as its value.
 const MARK: &str = "ORCHESTRATOR_TEST_HOUSE";
 
 /// A running orchestrator.
-pub struct House {
+pub(crate) struct House {
     process: Child,
     directory: TempDir,
 }
@@ -28,12 +28,12 @@ pub struct House {
 impl House {
     /// Starts it with a listener, a control socket, and these sections, in which `{dir}` is its
     /// folder.
-    pub fn start(sections: &str) -> Self {
+    pub(crate) fn start(sections: &str) -> Self {
         Self::start_with("", sections)
     }
 
     /// The same with further keys of the section `[supervisor]`.
-    pub fn start_with(supervisor: &str, sections: &str) -> Self {
+    pub(crate) fn start_with(supervisor: &str, sections: &str) -> Self {
         let sections = &format!("{supervisor}\n{sections}");
         let directory = tempfile::tempdir().unwrap();
         fs::write(
@@ -56,22 +56,22 @@ impl House {
     }
 
     /// Its folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Its process.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.id()).unwrap()
     }
 
     /// Everything that it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap()
     }
 
     /// Waits until its log has `words` in one line.
-    pub fn wait_for_log(&self, words: &[&str]) {
+    pub(crate) fn wait_for_log(&self, words: &[&str]) {
         self.wait_for(&format!("{words:?} in the log"), || {
             let log = self.log();
             let mut lines = log.lines();
@@ -80,12 +80,12 @@ impl House {
     }
 
     /// Asks over its control socket.
-    pub fn ask(&self, question: &Question) -> Option<Answer> {
+    pub(crate) fn ask(&self, question: &Question) -> Option<Answer> {
         control::ask(&self.path().join("control.sock"), question).ok()
     }
 
     /// Its status.
-    pub fn status(&self) -> Snapshot {
+    pub(crate) fn status(&self) -> Snapshot {
         match self.ask(&Question::Status) {
             Some(Answer::Status(snapshot)) => snapshot,
             other => panic!("{other:?}\n{}", self.log()),
@@ -93,14 +93,14 @@ impl House {
     }
 
     /// The status of one milter.
-    pub fn milter(&self, name: &str) -> MilterStatus {
+    pub(crate) fn milter(&self, name: &str) -> MilterStatus {
         let milters = self.status().milters;
         let mut milters = milters.into_iter();
         milters.find(|milter| milter.name == name).unwrap()
     }
 
     /// Waits until a milter is up, and says which process it is.
-    pub fn wait_until_up(&self, name: &str) -> Option<i32> {
+    pub(crate) fn wait_until_up(&self, name: &str) -> Option<i32> {
         self.wait_for(&format!("{name} up"), || {
             self.milter(name).state == State::Up
         });
@@ -108,27 +108,27 @@ impl House {
     }
 
     /// Waits until `done`, or fails with the log.
-    pub fn wait_for(&self, what: &str, done: impl FnMut() -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, done: impl FnMut() -> bool) {
         assert!(within_patience(done), "no {what}:\n{}", self.log());
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         send(self.pid(), signal);
     }
 
     /// Runs a sub-command with its configuration.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         command(self.path()).args(arguments).output().unwrap()
     }
 
     /// Writes another configuration.
-    pub fn rewrite(&self, sections: &str) {
+    pub(crate) fn rewrite(&self, sections: &str) {
         fs::write(config(self.path()), configuration(self.path(), sections)).unwrap();
     }
 
     /// Waits for its end.
-    pub fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -144,7 +144,7 @@ impl House {
     }
 
     /// All processes of this house that still run, the orchestrator included.
-    pub fn inhabitants(&self) -> Vec<i32> {
+    pub(crate) fn inhabitants(&self) -> Vec<i32> {
         inhabitants(self.path())
     }
 }
@@ -163,13 +163,13 @@ impl Drop for House {
 }
 
 /// Sends a signal to a process that this test's orchestrator started.
-pub fn send(pid: i32, signal: Signal) {
+pub(crate) fn send(pid: i32, signal: Signal) {
     // It may have ended in between.
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
 /// Whether `done` comes true before long.
-pub fn within_patience(mut done: impl FnMut() -> bool) -> bool {
+pub(crate) fn within_patience(mut done: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         if Instant::now() > deadline {
@@ -185,7 +185,7 @@ fn config(directory: &Path) -> PathBuf {
 }
 
 /// A configuration in `directory`, complete but for milters and routes.
-pub fn configuration(directory: &Path, sections: &str) -> String {
+pub(crate) fn configuration(directory: &Path, sections: &str) -> String {
     // The last section stays open for further keys.
     let frame = "\
 [listen.inbound]
@@ -205,7 +205,7 @@ probe_interval = \"100ms\"
 }
 
 /// The orchestrator with the configuration in `directory`.
-pub fn command(directory: &Path) -> Command {
+pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_milter-orchestrator"));
     command
         .arg("--config")
