@@ -1,3 +1,7 @@
-//! Scores mail by a table of checks and acts by thresholds.
+//! milter-spam, the daemon: see the library of the same name.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    milter_proto::daemon::main::<milter_spam::Spam>()
+}
