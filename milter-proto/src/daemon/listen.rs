@@ -267,13 +267,15 @@ fn inet_failure(error: Errno, shown: &str, port: u16) -> Failure {
         Errno::EADDRINUSE => Failure::new(
             EX_UNAVAILABLE,
             format!(
-                "{shown}: the port is in use by another process; find it with `ss -ltnp 'sport = :{port}'` and stop it, or set another `socket`"
+                "{shown}: the port is in use by another process; find it with \
+                 `ss -ltnp 'sport = :{port}'` and stop it, or set another `socket`"
             ),
         ),
         Errno::EACCES => Failure::new(
             EX_NOPERM,
             format!(
-                "{shown}: user {} may not bind port {port}; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                "{shown}: user {} may not bind port {port}; ports below 1024 \
+                 need root or CAP_NET_BIND_SERVICE",
                 privileges::current_user()
             ),
         ),
@@ -321,7 +323,8 @@ fn make_room(path: &Path, address: &UnixAddr) -> Result<(), Failure> {
         return Err(Failure::new(
             EX_CANTCREAT,
             format!(
-                "unix:{shown}: something else than a socket is there; move it away, or set another `socket`"
+                "unix:{shown}: something else than a socket is there; move it away, or \
+                 set another `socket`"
             ),
         ));
     }
@@ -339,13 +342,15 @@ fn make_room(path: &Path, address: &UnixAddr) -> Result<(), Failure> {
         Ok(()) | Err(Errno::EAGAIN) => Err(Failure::new(
             EX_UNAVAILABLE,
             format!(
-                "unix:{shown}: in use by a running process; find it with `ss -lxp src {shown}` and stop it, or set another `socket`"
+                "unix:{shown}: in use by a running process; find it with \
+                 `ss -lxp src {shown}` and stop it, or set another `socket`"
             ),
         )),
         Err(error) => Err(Failure::new(
             EX_NOPERM,
             format!(
-                "unix:{shown}: there is a socket already, and whether it is in use cannot be told: {}",
+                "unix:{shown}: there is a socket already, and whether it is in use cannot be \
+                 told: {}",
                 error.desc()
             ),
         )),
@@ -388,7 +393,8 @@ fn group_failure(error: &io::Error, path: &Path, group: &str) -> Failure {
     Failure::new(
         EX_NOPERM,
         format!(
-            "unix:{}: cannot be given to group {group}: {error}; start as root, or make {user} a member of it",
+            "unix:{}: cannot be given to group {group}: {error}; start as root, \
+                 or make {user} a member of it",
             path.display()
         ),
     )

@@ -100,7 +100,8 @@ impl Handle {
     }
 }
 
-/// Our crates and the program `name` at `level`, others no lower than warnings, unless everything is asked for.
+/// Our crates and the program `name` at `level`, others no lower than warnings, unless everything
+/// is asked for.
 fn targets(name: &str, level: Level) -> Targets {
     let ours = filter(level);
     let others = match level {

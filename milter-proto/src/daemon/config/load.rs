@@ -153,14 +153,16 @@ fn unreadable<P: Program>(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound => Failure::new(
             EX_NOINPUT,
             format!(
-                "no configuration file {shown}: write one with `{} default-config > {shown}`, or name another with --config",
+                "no configuration file {shown}: write one with `{} default-config > {shown}`, \
+                 or name another with --config",
                 P::NAME
             ),
         ),
         io::ErrorKind::PermissionDenied => Failure::new(
             EX_NOPERM,
             format!(
-                "{shown}: user {} may not read it; change its owner or mode (chown, chmod), or start as another user",
+                "{shown}: user {} may not read it; change its owner or mode \
+                 (chown, chmod), or start as another user",
                 crate::daemon::privileges::current_user()
             ),
         ),
