@@ -16,6 +16,7 @@ use milter_proto::net::Address;
 
 use crate::config::{self, Match, Names, Settings};
 use crate::member::{Chain, Health, Member, Timeouts};
+use crate::proxy::{HeaderLimits, Limits, SpoolLimits};
 use crate::route::{Condition, Route, Routes};
 use crate::supervisor::Pace;
 use crate::supervisor::keeper::Plan;
@@ -36,6 +37,8 @@ pub struct Blueprint {
     pub directory: PathBuf,
     /// How milters are looked after.
     pub pace: Pace,
+    /// How much of everything a message may have.
+    pub limits: Limits,
     /// What is legal and still odd, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -108,6 +111,7 @@ pub fn redraw(settings: &Settings, known: &Known) -> Result<Blueprint, ConfigErr
         control: control.to_owned(),
         directory: settings.supervisor.directory.clone(),
         pace: pace(&settings.supervisor)?,
+        limits: limits(&settings.limits)?,
         warnings,
     })
 }
@@ -129,6 +133,37 @@ fn pace(supervisor: &config::Supervisor) -> Result<Pace, ConfigError> {
         probe_timeout: supervisor.probe_timeout.get(),
         starting_interval: (probe_interval / 20).min(std::time::Duration::from_millis(100)),
         hang_timeout: supervisor.hang_timeout.get(),
+    })
+}
+
+fn limits(limits: &config::Limits) -> Result<Limits, ConfigError> {
+    for (key, number, example) in [
+        ("header_fields", u64::from(limits.header_fields), "4096"),
+        ("header_size", limits.header_size.get(), "\"2MB\""),
+        ("body_size", limits.body_size.get(), "\"1GB\""),
+    ] {
+        if number == 0 {
+            let path = format!("limits.{key}");
+            return Err(ConfigError::at(path, "no message at all would pass")
+                .help(format!("write {example}, say")));
+        }
+    }
+    if !limits.spool_directory.is_dir() {
+        let message = format!("{} is no directory", limits.spool_directory.display());
+        return Err(ConfigError::at("limits.spool_directory", message)
+            .help("name one that the user we run as can write into"));
+    }
+    Ok(Limits {
+        header: HeaderLimits {
+            fields: usize::try_from(limits.header_fields).unwrap_or(usize::MAX),
+            bytes: limits.header_size.as_len(),
+        },
+        spool: Arc::new(SpoolLimits {
+            memory: limits.spool_memory.as_len(),
+            total: limits.body_size.get(),
+            directory: limits.spool_directory.clone(),
+        }),
+        ..Limits::default()
     })
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use milter_proto::daemon::config::{FileMode, Log, Process, Seconds};
+use milter_proto::daemon::config::{FileMode, Log, Process, Seconds, Size};
 use milter_proto::net::Address;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
@@ -32,6 +32,8 @@ pub struct Settings {
     pub control: Control,
     /// How filters are looked after.
     pub supervisor: Supervisor,
+    /// How much of everything a message may have on its way through.
+    pub limits: Limits,
     /// User, group, and the time to stop.
     pub process: Process,
     /// What is logged, and how.
@@ -230,6 +232,35 @@ impl Default for Supervisor {
             probe_interval: Seconds::from_secs(2),
             probe_timeout: Seconds::from_secs(2),
             hang_timeout: Seconds::from_secs(10),
+        }
+    }
+}
+
+/// How much of everything a message may have on its way through. A message beyond a limit is
+/// refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Header fields.
+    pub header_fields: u32,
+    /// Names and values of all header fields together.
+    pub header_size: Size,
+    /// As much of a body is kept in memory, for filters that must see it again.
+    pub spool_memory: Size,
+    /// The rest goes to a file without a name in this directory.
+    pub spool_directory: PathBuf,
+    /// The largest body altogether.
+    pub body_size: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_fields: 4096,
+            header_size: Size::from_bytes(2 << 20),
+            spool_memory: Size::from_bytes(256 << 10),
+            spool_directory: PathBuf::from("/tmp"),
+            body_size: Size::from_bytes(1 << 30),
         }
     }
 }

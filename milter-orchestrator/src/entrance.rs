@@ -15,21 +15,29 @@ use tokio::sync::watch;
 use crate::proxy::{Limits, Proxy};
 use crate::route::Routes;
 
-/// The routes for new connections; a reload replaces them.
+/// What counts for new connections; a reload replaces it.
 #[derive(Debug)]
-pub(crate) struct CurrentRoutes(RwLock<Arc<Routes>>);
+pub(crate) struct Current(RwLock<Rules>);
 
-impl CurrentRoutes {
-    pub(crate) fn new(routes: Arc<Routes>) -> Self {
-        Self(RwLock::new(routes))
+/// Where messages go, and how much of everything they may have.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) limits: Limits,
+}
+
+impl Current {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self(RwLock::new(rules))
     }
 
-    pub(crate) fn read(&self) -> Arc<Routes> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn read(&self) -> Rules {
+        let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        rules.clone()
     }
 
-    pub(crate) fn replace(&self, routes: Arc<Routes>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    pub(crate) fn replace(&self, rules: Rules) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 }
 
@@ -42,36 +50,35 @@ pub(crate) struct Entrance {
     limits: net::Limits,
     /// Connections at the moment, for `status`.
     connections: Arc<AtomicU64>,
-    /// Where messages go.
-    routes: Arc<CurrentRoutes>,
+    rules: Arc<Current>,
 }
 
 /// The proxy of one listener: one for as long as the routes stay the same.
 #[derive(Debug)]
 struct Front {
     name: Arc<str>,
-    routes: Arc<CurrentRoutes>,
+    rules: Arc<Current>,
     latest: Mutex<(Arc<Routes>, Proxy)>,
 }
 
 impl Front {
-    fn new(name: Arc<str>, routes: Arc<CurrentRoutes>) -> Self {
-        let now = routes.read();
-        let proxy = Proxy::new(&*name, Arc::clone(&now), Limits::default());
+    fn new(name: Arc<str>, rules: Arc<Current>) -> Self {
+        let Rules { routes, limits } = rules.read();
+        let proxy = Proxy::new(&*name, Arc::clone(&routes), limits);
         Self {
             name,
-            routes,
-            latest: Mutex::new((now, proxy)),
+            rules,
+            latest: Mutex::new((routes, proxy)),
         }
     }
 
     /// For a new connection; those before keep theirs.
     fn proxy(&self) -> Proxy {
-        let now = self.routes.read();
+        let Rules { routes, limits } = self.rules.read();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&latest.0, &now) {
-            let proxy = Proxy::new(&*self.name, Arc::clone(&now), Limits::default());
-            *latest = (now, proxy);
+        if !Arc::ptr_eq(&latest.0, &routes) {
+            let proxy = Proxy::new(&*self.name, Arc::clone(&routes), limits);
+            *latest = (routes, proxy);
         }
         latest.1.clone()
     }
@@ -103,7 +110,7 @@ impl Entrance {
         socket: Socket,
         max_connections: u32,
         grace: Duration,
-        routes: Arc<CurrentRoutes>,
+        rules: Arc<Current>,
     ) -> io::Result<Self> {
         let listener = match socket {
             Socket::Tcp(tcp) => Listener::from_tcp(tcp)?,
@@ -119,7 +126,7 @@ impl Entrance {
             name: name.into(),
             limits,
             connections: Arc::default(),
-            routes,
+            rules,
         })
     }
 
@@ -144,9 +151,9 @@ impl Entrance {
             name,
             limits,
             connections,
-            routes,
+            rules,
         } = self;
-        let front = Front::new(Arc::clone(&name), routes);
+        let front = Front::new(Arc::clone(&name), rules);
         accept(vec![listener], limits, shutdown, |stream, peer, stop| {
             let counted = Counted::new(&connections);
             let (name, proxy) = (Arc::clone(&name), front.proxy());

@@ -23,7 +23,7 @@ use crate::blueprint::{self, Blueprint, Known};
 use crate::commands::{self, Command};
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
-use crate::entrance::{CurrentRoutes, Entrance};
+use crate::entrance::{Current, Entrance, Rules};
 use crate::reload;
 use crate::sockets;
 use crate::status::{self, ListenerStatus, MilterStatus, Snapshot};
@@ -104,7 +104,7 @@ impl Program for Orchestrator {
 struct House {
     settings: Settings,
     supervisor: Supervisor,
-    routes: Arc<CurrentRoutes>,
+    rules: Arc<Current>,
     entrances: Vec<Entrance>,
     serving: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -122,8 +122,8 @@ impl House {
         } = orchestrator;
         let mut files = Vec::new();
         let (charges, control) = sockets::bind(&blueprint, &mut files)?;
-        let routes = Arc::new(CurrentRoutes::new(Arc::clone(&blueprint.routes)));
-        let entrances = entrances(&settings, bound, &routes, &mut files)?;
+        let rules = Arc::new(Current::new(rules(&blueprint)));
+        let entrances = entrances(&settings, bound, &rules, &mut files)?;
         let launcher = Launcher::new(Path::new(commands::OURSELVES)).map_err(|error| {
             let message = format!("the guard of the children cannot be started: {error}");
             Failure::new(EX_OSERR, message)
@@ -136,7 +136,7 @@ impl House {
             since: SystemTime::now(),
             kept: supervisor.kept().to_vec(),
             listeners: gauges(&settings, &entrances),
-            routes: Arc::clone(&routes),
+            rules: Arc::clone(&rules),
         });
         let clerk = Arc::clone(&desk);
         tokio::spawn(control::serve(control, move |question| {
@@ -145,7 +145,7 @@ impl House {
         Ok(Self {
             settings,
             supervisor,
-            routes,
+            rules,
             entrances,
             serving: JoinSet::new(),
             stop: watch::Sender::new(false),
@@ -198,7 +198,7 @@ impl House {
             .collect();
         match blueprint::redraw(&merged, &known) {
             Ok(blueprint) => {
-                self.routes.replace(blueprint.routes);
+                self.rules.replace(rules(&blueprint));
                 self.settings = merged;
             }
             Err(error) => tracing::error!(
@@ -237,11 +237,18 @@ async fn another_stop(host: &mut Host<Orchestrator>) {
     while host.next_signal().await != Signal::Stop {}
 }
 
+fn rules(blueprint: &Blueprint) -> Rules {
+    Rules {
+        routes: Arc::clone(&blueprint.routes),
+        limits: blueprint.limits.clone(),
+    }
+}
+
 /// The listeners, with the sockets that were bound for them.
 fn entrances(
     settings: &Settings,
     bound: Vec<Bound>,
-    routes: &Arc<CurrentRoutes>,
+    rules: &Arc<Current>,
     files: &mut Vec<SocketFile>,
 ) -> Result<Vec<Entrance>, Failure> {
     bound
@@ -251,8 +258,8 @@ fn entrances(
             let listen = settings.listen.get(&bound.name);
             let limit = listen.map_or(1, |listen| listen.max_connections);
             let grace = settings.process.stop_timeout.get();
-            let routes = Arc::clone(routes);
-            let entrance = Entrance::new(&bound.name, bound.socket, limit, grace, routes);
+            let rules = Arc::clone(rules);
+            let entrance = Entrance::new(&bound.name, bound.socket, limit, grace, rules);
             entrance.map_err(|error: io::Error| {
                 Failure::new(EX_OSERR, format!("{}: {error}", bound.address))
             })
@@ -287,7 +294,7 @@ struct Desk {
     since: SystemTime,
     kept: Vec<Kept>,
     listeners: Vec<Gauge>,
-    routes: Arc<CurrentRoutes>,
+    rules: Arc<Current>,
 }
 
 impl Desk {
@@ -311,7 +318,7 @@ impl Desk {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let routes = self.routes.read();
+        let routes = self.rules.read().routes;
         let milters = self.kept.iter().map(|kept| {
             // A reload may have changed its policies; its process and counters are the same.
             let current = routes.member(&kept.member.name);

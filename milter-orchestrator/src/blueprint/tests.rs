@@ -208,6 +208,10 @@ fn directories_and_control_sockets_must_be_usable() {
     assert_eq!(mistake(relative).0, "supervisor.directory");
     let network = |s: &mut Settings| s.control.socket = "inet:1@localhost".parse().unwrap();
     assert_eq!(mistake(network).0, "control.socket");
+    let nowhere = |s: &mut Settings| s.limits.spool_directory = "/nonexistent".into();
+    assert_eq!(mistake(nowhere).0, "limits.spool_directory");
+    let nothing = |s: &mut Settings| s.limits.header_fields = 0;
+    assert_eq!(mistake(nothing).0, "limits.header_fields");
     let never = |s: &mut Settings| s.supervisor.probe_interval = Seconds::default();
     assert_eq!(mistake(never).0, "supervisor.probe_interval");
 }

@@ -24,7 +24,11 @@ pub async fn watch(
     let mut streak = Streak::default();
     let mut first_word = Some(first_word);
     loop {
-        let outcome = probe::negotiate(&member.address, pace.probe_timeout).await;
+        let outcome = tokio::select! {
+            outcome = probe::negotiate(&member.address, pace.probe_timeout) => outcome,
+            // The only order that makes sense here is to stop.
+            _ = orders.recv() => return,
+        };
         let judgement = match (streak.record(outcome.is_ok()), member.health.readiness()) {
             // The first outcome is all there is to go by.
             (Judgement::Wait, Readiness::Unknown) if outcome.is_ok() => Judgement::Risen,
@@ -57,25 +61,20 @@ pub async fn watch(
         }
         // Nobody may wait for it any more; that is no failure.
         let _ = first_word.take().map(|waiting| waiting.send(()));
-        if pause(&member, pace.probe_interval, &mut orders).await == Some(Order::Stop) {
-            return;
+        tokio::select! {
+            () = pause(&member, pace.probe_interval) => {}
+            _ = orders.recv() => return,
         }
     }
 }
 
-/// Waits until it is time to look again: the interval, or the proxy's suspicion, or an order.
-async fn pause(
-    member: &Member,
-    interval: Duration,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Option<Order> {
+/// Waits until it is time to look again: the interval, or less when the proxy suspects something.
+async fn pause(member: &Member, interval: Duration) {
     tokio::select! {
-        order = orders.recv() => Some(order.unwrap_or(Order::Stop)),
-        () = tokio::time::sleep(interval) => None,
+        () = tokio::time::sleep(interval) => {}
         () = member.health.suspected() => {
             // One look soon is enough, however many messages had trouble.
             tokio::time::sleep(interval / 4).await;
-            None
         }
     }
 }
