@@ -1,8 +1,10 @@
 //! Published suites, where the archive with them is at hand; their terms forbid to copy them here.
 //!
-//! The archive is unpacked once into the build folder. Without it these tests say so and pass.
+//! The archive is unpacked once into the build folder. Without it these tests say so and
+//! pass, but in CI they fail.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -20,7 +22,11 @@ fn suite(test: &str, name: &str) -> Option<PathBuf> {
     static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let root = ROOT.get_or_init(unpack);
     if root.is_none() {
-        println!("skipped: {test}: ../shared/data/conformance.tar.xz is not there");
+        let reason = "../shared/data/conformance.tar.xz is not there";
+        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(!in_ci, "{test} must not be skipped in CI: {reason}");
+        // Past the capture of the test runner; that nobody reads it changes nothing.
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
     }
     Some(root.as_ref()?.join("conformance/dkim").join(name))
 }
