@@ -321,6 +321,12 @@ impl Settings {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_default_file_means_the_defaults() {
+        let result = milter_proto::daemon::config::round_trip_of_defaults::<crate::Clamav>();
+        assert_eq!(result, Ok(()));
+    }
+
     fn meaning(text: &str) -> Result<Meaning, ConfigError> {
         let settings: Settings = toml::from_str(text).unwrap();
         settings.meaning()
