@@ -1,10 +1,12 @@
 //! One message on its way through clamd.
 //!
-//! Chunks go to clamd as they come, and to the [`Spool`] at the same time; small ones are put
-//! together first, so that a message of a few kilobytes is a single write. When the clamd that
-//! was streamed to fails, the message goes on into the spool alone, and [`Scan::finish`] sends it
-//! to the next server. A clamd that goes away after it was sent a message may have died of it:
-//! after [`SENDS_MAX`] such sends the message is given up.
+//! Chunks go to clamd as they come, and to the [`Spool`] at the same time. Small ones are put
+//! together first, and the connection is made with the first that goes out: a message of a few
+//! kilobytes is one write at its end, and a client that gives up early costs clamd nothing.
+//!
+//! When the clamd that was streamed to fails, the message goes on into the spool alone, and
+//! [`Scan::finish`] sends it to the next server. A clamd that goes away after it was sent a message
+//! may have died of it: after [`SENDS_MAX`] such sends the message is given up.
 //!
 //! Nothing here fails: what could not be scanned is [`Finding::Unscanned`], with the reason. What
 //! to do about it is decided in [`crate::outcome`].
@@ -123,7 +125,7 @@ struct Attempts {
 }
 
 impl Scan {
-    /// Connects with the first chunk.
+    /// Nothing is sent yet.
     #[must_use]
     pub fn new(servers: Arc<Servers>, limits: Arc<Limits>) -> Self {
         Self {
@@ -226,11 +228,8 @@ impl Scan {
         }
     }
 
-    /// Connects if that is still to be done; sends what is pending from `least` bytes on.
+    /// Sends what is pending from `least` bytes on.
     async fn advance(&mut self, least: usize) {
-        if matches!(self.live, Live::Waiting) {
-            self.live = self.connect().await;
-        }
         if self.pending.len() >= least {
             let chunk = self.pending.split().freeze();
             self.forward(chunk).await;
@@ -249,10 +248,13 @@ impl Scan {
         Live::Failed
     }
 
-    /// Into the spool and to clamd.
+    /// Into the spool and to clamd, to which it connects if that is still to be done.
     async fn forward(&mut self, chunk: Bytes) {
         if !self.is_wanted() {
             return;
+        }
+        if matches!(self.live, Live::Waiting) {
+            self.live = self.connect().await;
         }
         self.spool.push(chunk.clone()).await;
         let Live::Streaming(server, stream) = &mut self.live else {
@@ -278,15 +280,21 @@ impl Scan {
         }
     }
 
-    /// Sends the spooled message to one server after the other.
+    /// Sends the spooled message to one server after the other, and once more to those that may
+    /// have been busy or starting.
     async fn replay(&mut self, latest: Instant) -> Option<(Arc<Server>, Answer)> {
         if let Some(error) = self.spool.lost() {
             warn!(%error, "spool not written: a message cannot be sent to another clamd");
             return None;
         }
-        for server in self.attempts.again(self.servers.candidates()) {
+        let first = self.attempts.again(self.servers.candidates());
+        let second = first.clone();
+        for server in first.into_iter().chain(second) {
             if self.attempts.sends >= SENDS_MAX || Instant::now() >= latest {
                 break;
+            }
+            if self.attempts.is_done(&server) {
+                continue;
             }
             debug!(clamd = %server.address, "sending a spooled message");
             let started = Instant::now();
@@ -305,12 +313,14 @@ impl Scan {
     async fn resend(&mut self, server: &Server, latest: Instant) -> Result<Answer, Trouble> {
         let mut stream = Stream::open(&server.address, self.servers.deadlines()).await?;
         let mut replay = self.spool.replay().await.map_err(Trouble::Spool)?;
+        let mut last = Bytes::new();
         while let Some(chunk) = replay.next().await.map_err(Trouble::Spool)? {
-            if let Sent::Answered(answer) = stream.send(chunk, latest).await? {
+            let before = std::mem::replace(&mut last, chunk);
+            if let Sent::Answered(answer) = stream.send(before, latest).await? {
                 return Ok(answer);
             }
         }
-        stream.finish(Bytes::new(), latest).await
+        stream.finish(last, latest).await
     }
 }
 
@@ -330,13 +340,14 @@ impl Attempts {
         }
     }
 
-    /// Which of `candidates` are to be asked after these attempts, and in which order.
+    fn is_done(&self, server: &Arc<Server>) -> bool {
+        self.done.iter().any(|done| Arc::ptr_eq(done, server))
+    }
+
+    /// `candidates`, with those last that had the message already.
     fn again(&self, mut candidates: Vec<Arc<Server>>) -> Vec<Arc<Server>> {
-        let among = |asked: &[Arc<Server>], server: &Arc<Server>| {
-            asked.iter().any(|one| Arc::ptr_eq(one, server))
-        };
-        candidates.retain(|server| !among(&self.done, server));
-        candidates.sort_by_key(|server| among(&self.passing, server));
+        let had = |server: &Arc<Server>| self.passing.iter().any(|had| Arc::ptr_eq(had, server));
+        candidates.sort_by_key(had);
         candidates
     }
 }
