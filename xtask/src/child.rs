@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a process gets between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long a process gets between SIGTERM and SIGKILL: longer than the daemons give themselves.
+const GRACE: Duration = Duration::from_secs(45);
 
 /// A running process and where its output goes.
 pub(crate) struct Child {

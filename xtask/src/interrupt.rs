@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Whether somebody asked us to end.
 #[derive(Debug, Clone, Default)]
@@ -19,24 +20,14 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes SIGINT, SIGTERM and SIGHUP from now on. To be called before any thread is started:
-    /// threads inherit the mask, children do not.
+    /// Takes SIGINT, SIGTERM and SIGHUP from now on. By handlers, which children do not inherit:
+    /// a blocked signal would stay blocked in them, and they would never hear us.
     pub(crate) fn watch() -> Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-            .into_iter()
-            .collect();
-        signals
-            .thread_block()
-            .context("the signals cannot be blocked")?;
         let interrupt = Self::default();
-        let raised = Arc::clone(&interrupt.raised);
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                while signals.wait().is_ok() {
-                    raised.store(true, Ordering::SeqCst);
-                }
-            })?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register(signal, Arc::clone(&interrupt.raised))
+                .context("a signal cannot be watched")?;
+        }
         Ok(interrupt)
     }
 

@@ -48,6 +48,9 @@ enum Command {
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
+        /// Keep the folder with logs, mail and configuration, and say where it is
+        #[arg(long)]
+        keep: bool,
     },
     /// Check everything: formatting, lints, documents, tests, the demonstration
     Test {
@@ -78,10 +81,12 @@ fn main() -> ExitCode {
             no_install,
             dev,
             json,
+            keep,
         } => demo::run(demo::Options {
             profile: if dev { Profile::Dev } else { Profile::Release },
             install: !no_install,
             json,
+            keep,
         }),
         Command::Test { no_install } => test::run(!no_install),
         Command::Layers => layers::run(),

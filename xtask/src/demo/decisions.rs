@@ -58,11 +58,10 @@ fn decided(log: &str) -> HashMap<String, String> {
         let Ok(line) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let fields = &line["fields"];
-        let text = |key: &str| fields[key].as_str().map(str::to_owned);
-        if let (Some(id), Some(decision)) = (text("queue_id"), text("decision")) {
-            let by = text("by").unwrap_or_else(|| "all".to_owned());
-            decided.insert(id, format!("{by}: {decision}"));
+        let text = |key: &str| line[key].as_str().map(str::to_owned);
+        // The lines of the filters are inside those of the orchestrator, as text.
+        if let (Some(id), Some(by)) = (text("queue_id"), text("by")) {
+            decided.insert(id, by);
         }
     }
     decided
@@ -84,6 +83,17 @@ fn refused(log: &str) -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_orchestrator_names_who_decided() {
+        let log = r#"{"message":"ready","milter":"dkim"}
+            not JSON
+            {"message":"{\"queue_id\":\"4A2B\",\"by\":\"nobody\"}","milter":"dkim"}
+            {"message":"message","queue_id":"4A2B","decision":"reject","by":"spam"}"#;
+        let decided = decided(log);
+        assert_eq!(decided.len(), 1);
+        assert_eq!(decided["4A2B"], "spam");
+    }
 
     #[test]
     fn postfix_leads_from_recipient_to_queue_id() {

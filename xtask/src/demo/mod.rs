@@ -56,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) install: bool,
     /// The result as JSON instead of tables.
     pub(crate) json: bool,
+    /// Whether the folder with logs, mail and configuration stays.
+    pub(crate) keep: bool,
 }
 
 /// Demonstrates; an error when a check fails.
@@ -91,6 +93,10 @@ pub(crate) fn perform(options: Options, interrupt: &Interrupt) -> Result<Vec<Che
     }
     let evidence = house.demonstrate(interrupt)?;
     let mut checks = checks::judge(&evidence);
+    if options.keep {
+        house.folder.disable_cleanup(true);
+        eprintln!("kept: {}", house.folder.path().display());
+    }
     checks.push(house.close());
     if options.json {
         say(report::json(&evidence, &checks));
@@ -236,7 +242,9 @@ impl House {
 }
 
 fn alive(pid: i32) -> bool {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok()
+    // A zombie is no more than an entry in the table of its parent.
+    let state = |status: String| status.lines().any(|line| line.starts_with("State:\tZ"));
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !state(status))
 }
 
 /// Copies of the daemons where any account can run them.

@@ -78,6 +78,7 @@ const STEPS: &[Step] = &[
     ("fmt", fmt),
     ("layers", |_| layers::run().map(|()| Tally::one_passed())),
     ("clippy", clippy),
+    ("build", build),
     ("tidy", |_| tidy::run(false).map(|()| Tally::one_passed())),
     ("tests", tests),
     ("doc tests", doc_tests),
@@ -216,6 +217,14 @@ fn clippy(_: &Bench) -> Result<Tally> {
     component("clippy", clippy.args(["--", "-D", "warnings"]))
 }
 
+/// The daemons and examples that tests start as processes.
+fn build(_: &Bench) -> Result<Tally> {
+    let mut build = workspace::cargo();
+    build.args(["build", "--locked", "--workspace", "--bins", "--examples"]);
+    workspace::succeed(&mut build)?;
+    Ok(Tally::one_passed())
+}
+
 fn doc(_: &Bench) -> Result<Tally> {
     let mut doc = workspace::cargo();
     doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
@@ -241,7 +250,12 @@ fn tests(_: &Bench) -> Result<Tally> {
     } else {
         Runner::Cargo
     };
-    suite::run(runner, &["--workspace", "--all-targets", "--no-fail-fast"])
+    let mut selection = vec!["--workspace", "--no-fail-fast"];
+    if runner == Runner::Cargo {
+        // Without the examples in documentation, which have a part of their own.
+        selection.extend(["--lib", "--bins", "--tests", "--examples"]);
+    }
+    suite::run(runner, &selection)
 }
 
 /// Nextest does not run the examples in documentation.
@@ -257,6 +271,7 @@ fn demonstration(bench: &Bench) -> Result<Tally> {
         profile: Profile::Dev,
         install: bench.install,
         json: false,
+        keep: false,
     };
     let checks = demo::perform(options, &bench.interrupt)?;
     let failed = checks.iter().filter(|check| check.failed()).count();
