@@ -53,6 +53,8 @@ pub enum NoAuthor {
     Several,
     /// It holds no address.
     Unreadable,
+    /// The header was too large to be kept.
+    HeaderTooLarge,
 }
 
 /// What is done with a message, and why.
@@ -218,6 +220,7 @@ impl fmt::Display for NotSigned {
             Self::NoAuthor(NoAuthor::Missing) => write!(f, "there is no From field"),
             Self::NoAuthor(NoAuthor::Several) => write!(f, "there are several From fields"),
             Self::NoAuthor(NoAuthor::Unreadable) => write!(f, "From holds no address"),
+            Self::NoAuthor(NoAuthor::HeaderTooLarge) => write!(f, "the header is too large"),
             Self::NoKey(author) => {
                 let author = escaped(author.as_str().as_bytes());
                 write!(f, "there is no key for {author}")

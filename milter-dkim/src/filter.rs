@@ -18,13 +18,15 @@ use milter_proto::wire::options::{Actions, Steps};
 use tracing::{error, info, warn};
 
 use crate::auth::dkim::lookup::KeyLookups;
+use crate::auth::dkim::private_key::CryptoError;
 use crate::auth::dkim::report::{DkimResult, Report, unsigned};
 use crate::auth::dkim::sign::{SignError, Signer, Signing};
+use crate::auth::dkim::signature::Signature;
 use crate::auth::dkim::verify::Verification;
 use crate::auth::header::{Field, Header, TooLarge};
 use crate::auth::results::{self, AuthenticationResults, MethodResult};
 use crate::config::Meaning;
-use crate::decide::{Decision, Subject, author, decide};
+use crate::decide::{Decision, NoAuthor, Subject, author, decide};
 
 /// The filter; one for all connections.
 pub struct DkimFilter {
@@ -194,7 +196,7 @@ impl Message {
             login: login.unwrap_or(&no_login),
             author: header
                 .as_ref()
-                .map_or(Err(crate::decide::NoAuthor::Unreadable), author),
+                .map_or(Err(NoAuthor::HeaderTooLarge), author),
         };
         let meaning = &self.meaning;
         let decision = decide(&subject, meaning.mode, &meaning.internal, &meaning.table);
@@ -281,9 +283,7 @@ impl Finish {
             Ok(Ok(fields)) => fields,
             Ok(Err(error)) => return self.failed(&error),
             Err(_) => {
-                return self.failed(&SignError::Crypto(
-                    crate::auth::dkim::private_key::CryptoError,
-                ));
+                return self.failed(&SignError::Crypto(CryptoError));
             }
         };
         let keys: Vec<String> = fields.iter().map(key_of).collect();
@@ -388,7 +388,6 @@ impl Finish {
 
 /// Domain, selector and algorithm of a signature just made.
 fn key_of(field: &Field) -> String {
-    use crate::auth::dkim::signature::Signature;
     match Signature::parse(&field.value) {
         Ok(made) => {
             format!(
@@ -401,3 +400,6 @@ fn key_of(field: &Field) -> String {
         Err(error) => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use milter_proto::message::Address;
 use crate::Dkim;
 use crate::auth::header::{Field, Header};
 use crate::config::Meaning;
-use crate::decide::{Decision, Subject, author, decide};
+use crate::decide::{Decision, NoAuthor, Subject, author, decide};
 
 /// What is asked.
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,7 @@ fn explanation(arguments: &Arguments, client: &Address, meaning: &Meaning) -> St
     let from = format!(" {}", arguments.from);
     let author = match header.push(Field::new("From", from)) {
         Ok(()) => author(&header),
-        Err(_) => Err(crate::decide::NoAuthor::Unreadable),
+        Err(_) => Err(NoAuthor::HeaderTooLarge),
     };
     let subject = Subject {
         client: Some(client),
