@@ -3,5 +3,6 @@
 #![cfg(test)]
 
 mod bad_input;
+mod dkim;
 mod filters;
 mod opendkim;

@@ -1,9 +1,11 @@
-//! Peers for tests: processes that end with the test, the daemons, an MTA, clamd, opendkim.
+//! Peers for tests: processes that end with the test, the daemons, an MTA, a name server, clamd,
+//! opendkim.
 //!
 //! Nothing here is part of the product, and nothing of it is ever linked into the product. Every
 //! peer lives in a folder and on sockets of its own.
 
 pub mod clamd;
+pub mod dns;
 pub mod mta;
 pub mod opendkim;
 pub mod process;

@@ -90,6 +90,16 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has written `text`.
+    ///
+    /// # Errors
+    /// As [`Self::wait_until`].
+    pub fn wait_until_said(&mut self, text: &str) -> Result<()> {
+        let output = self.output.clone();
+        let said = || std::fs::read_to_string(&output).is_ok_and(|output| output.contains(text));
+        self.wait_until(text, said)
+    }
+
     /// Waits for its end, which must come by itself.
     ///
     /// # Errors
