@@ -384,9 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
             }
         };
         let more = wire.has_input();
-        session.replies(index, replies, more && broken.is_none(), now());
-        if let Some(error) = broken {
-            session.untold(index, error, now());
+        match broken {
+            Some(error) => session.untold(index, error, now()),
+            None => session.replies(index, replies, more, now()),
         }
     }
 

@@ -62,23 +62,25 @@ impl Session {
     }
 
     /// Takes everything that was read from a filter at once; `more` when an incomplete reply
-    /// follows. What comes after the answer that is owed was not asked for.
+    /// follows. With something behind the answer that is owed, the answer itself cannot be trusted:
+    /// it may be a late one to an earlier question.
     pub(crate) fn replies(&mut self, index: usize, replies: Vec<Reply>, more: bool, now: Instant) {
         self.now = now;
-        let Some(generation) = self.children.get(index).map(|child| child.generation) else {
+        let is_word = |reply: &Reply| !matches!(reply, Reply::Progress | Reply::Edit(_));
+        let word = replies.iter().position(is_word);
+        let behind = word.map_or(0, |at| replies.len() - 1 - at);
+        if word.is_some() && (behind > 0 || more) {
+            self.fail(index, &ChildError::Surplus);
             return;
-        };
+        }
         for reply in replies {
             if let Err(error) = self.reply(index, reply) {
                 self.fail(index, &error);
-            }
-            if self.children[index].generation != generation {
                 return;
             }
         }
         let child = &self.children[index];
-        let quiet = child.side().is_some_and(|side| !side.answer_owed());
-        if more && quiet {
+        if more && child.side().is_some_and(|side| !side.answer_owed()) {
             self.fail(index, &ChildError::Surplus);
         }
     }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use milter_proto::edit::Edit;
 use milter_proto::message::{Address as ClientAddress, Connection, Header, Path as Mailbox};
 use milter_proto::net::{Address, Peer, Stop};
-use milter_proto::wire::{Command, Decoder, Macros, Offer, Reply, Steps};
+use milter_proto::wire::{Actions, Command, Decoder, MacroStage, Macros, Offer, Reply, Steps};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -27,9 +27,13 @@ pub(super) enum Act {
     /// Replies with these.
     Say(Vec<Reply>),
     /// Waits, then does the other thing.
-    After(Duration, Box<Act>),
+    After(Duration, Box<Self>),
     /// Closes the connection.
     Close,
+    /// Replies with these and closes.
+    SayAndClose(Vec<Reply>),
+    /// Says this often, each time after so long, that it is still at it; then the other thing.
+    Progress(Duration, usize, Box<Self>),
     /// Never says anything again.
     Hang,
     /// Writes these bytes as they are.
@@ -42,7 +46,11 @@ impl Act {
         Self::Say(edits.into_iter().map(Reply::Edit).chain([last]).collect())
     }
 
-    pub(super) fn after(ms: u64, act: Act) -> Self {
+    pub(super) fn progress(ms: u64, times: usize, act: Self) -> Self {
+        Self::Progress(Duration::from_millis(ms), times, Box::new(act))
+    }
+
+    pub(super) fn after(ms: u64, act: Self) -> Self {
         Self::After(Duration::from_millis(ms), Box::new(act))
     }
 }
@@ -89,9 +97,22 @@ impl Filter {
         }
     }
 
+    /// The edits that it asks for, instead of all.
+    pub(super) fn actions(mut self, actions: Actions) -> Self {
+        self.answer.actions = actions;
+        self
+    }
+
     /// What it negotiates beside all actions.
     pub(super) fn steps(mut self, steps: Steps) -> Self {
         self.answer.steps = steps;
+        self
+    }
+
+    /// A macro list that it asks for.
+    pub(super) fn macros(mut self, stage: MacroStage, names: &'static str) -> Self {
+        let names = Bytes::from_static(names.as_bytes());
+        self.answer.macros.push((stage, names));
         self
     }
 
@@ -157,13 +178,23 @@ impl Filter {
 }
 
 /// What a filter has been told, one string a connection.
-pub(super) type Heard = Arc<Mutex<Vec<String>>>;
+type Heard = Arc<Mutex<Vec<String>>>;
+
+/// What a filter has been told.
+#[derive(Clone, Default)]
+struct Logs {
+    heard: Heard,
+    bodies: Heard,
+    /// Every macro frame, its stage first.
+    macros: Heard,
+}
 
 /// Everything around a proxy.
 pub(super) struct Stage {
     pub(super) members: Vec<Arc<Member>>,
     heard: Vec<Heard>,
     bodies: Vec<Heard>,
+    macros: Vec<Heard>,
     proxy: Proxy,
     directory: tempfile::TempDir,
     servers: Vec<JoinHandle<()>>,
@@ -194,6 +225,7 @@ impl Stage {
             members: Vec::new(),
             heard: Vec::new(),
             bodies: Vec::new(),
+            macros: Vec::new(),
             proxy: Proxy::new("test", Arc::default(), Limits::default()),
             directory,
             servers: Vec::new(),
@@ -218,18 +250,19 @@ impl Stage {
 
     fn start(&mut self, filter: Filter) -> Arc<Member> {
         let member = filter.member(self.directory.path());
-        let (heard, bodies) = (Heard::default(), Heard::default());
+        let logs = Logs::default();
         let listener = UnixListener::bind(self.directory.path().join(filter.name)).unwrap();
         self.members.push(Arc::clone(&member));
-        self.heard.push(Arc::clone(&heard));
-        self.bodies.push(Arc::clone(&bodies));
+        self.heard.push(Arc::clone(&logs.heard));
+        self.bodies.push(Arc::clone(&logs.bodies));
+        self.macros.push(Arc::clone(&logs.macros));
         let open = Arc::clone(&self.open);
         self.servers.push(tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else {
                     return;
                 };
-                let mut actor = Actor::new(filter.clone(), stream, &heard, &bodies);
+                let mut actor = Actor::new(filter.clone(), stream, logs.clone());
                 open.fetch_add(1, Ordering::SeqCst);
                 let open = Arc::clone(&open);
                 tokio::spawn(async move {
@@ -286,6 +319,25 @@ impl Stage {
         heard.get(connection).cloned().unwrap_or_default()
     }
 
+    /// The last macros of a stage that the filter of that number was told.
+    pub(super) fn macros(&self, filter: usize, stage: char) -> String {
+        let macros = self.macros[filter].lock().unwrap();
+        let of_stage = macros.iter().rev().find_map(|line| {
+            let (letter, pairs) = line.split_once('|')?;
+            letter.starts_with(stage).then(|| pairs.to_owned())
+        });
+        of_stage.unwrap_or_default()
+    }
+
+    /// The filter of that number is gone: its socket refuses connections.
+    pub(super) fn remove(&self, filter: usize) {
+        self.servers[filter].abort();
+        let Address::Unix(path) = &self.members[filter].address else {
+            return;
+        };
+        std::fs::remove_file(path).unwrap();
+    }
+
     /// How often the filter of that number was connected to.
     pub(super) fn connections(&self, filter: usize) -> usize {
         self.heard[filter].lock().unwrap().len()
@@ -302,23 +354,24 @@ impl Stage {
 struct Actor {
     filter: Filter,
     stream: UnixStream,
-    heard: Heard,
-    bodies: Heard,
+    logs: Logs,
     connection: usize,
     counts: [usize; 128],
 }
 
 impl Actor {
-    fn new(filter: Filter, stream: UnixStream, heard: &Heard, bodies: &Heard) -> Self {
-        bodies.lock().unwrap().push(String::new());
-        let mut all = heard.lock().unwrap();
-        all.push(String::new());
+    fn new(filter: Filter, stream: UnixStream, logs: Logs) -> Self {
+        logs.bodies.lock().unwrap().push(String::new());
+        let connection = {
+            let mut heard = logs.heard.lock().unwrap();
+            heard.push(String::new());
+            heard.len() - 1
+        };
         Self {
             filter,
             stream,
-            heard: Arc::clone(heard),
-            bodies: Arc::clone(bodies),
-            connection: all.len() - 1,
+            logs,
+            connection,
             counts: [0; 128],
         }
     }
@@ -345,7 +398,8 @@ impl Actor {
         self.note(&command);
         let nth = self.counts[letter as usize];
         self.counts[letter as usize] += 1;
-        let cue = self.filter.cues.iter().find(|cue| {
+        // The last line that fits counts.
+        let cue = self.filter.cues.iter().rev().find(|cue| {
             cue.letter == letter
                 && cue.nth.is_none_or(|wanted| wanted == nth)
                 && cue
@@ -387,26 +441,49 @@ impl Actor {
                 tokio::time::sleep(wait).await;
                 *act
             }
+            Act::Progress(wait, times, act) => {
+                for _ in 0..times {
+                    tokio::time::sleep(wait).await;
+                    self.say(&[Reply::Progress]).await;
+                }
+                *act
+            }
             act => act,
         };
-        let mut out = BytesMut::new();
         match act {
-            Act::Say(replies) => replies
-                .iter()
-                .for_each(|reply| reply.encode(&mut out).unwrap()),
-            Act::Raw(bytes) => out.extend_from_slice(bytes),
-            Act::Close | Act::After(..) => return false,
+            Act::Say(replies) => self.say(&replies).await,
+            Act::SayAndClose(replies) => {
+                self.say(&replies).await;
+                false
+            }
+            Act::Raw(bytes) => self.stream.write_all(bytes).await.is_ok(),
+            Act::Close | Act::After(..) | Act::Progress(..) => false,
             Act::Hang => {
                 tokio::time::sleep(PATIENCE).await;
-                return false;
+                false
             }
+        }
+    }
+
+    async fn say(&mut self, replies: &[Reply]) -> bool {
+        let mut out = BytesMut::new();
+        for reply in replies {
+            reply.encode(&mut out).unwrap();
         }
         self.stream.write_all(&out).await.is_ok()
     }
 
     fn note(&self, command: &Command) {
         let told = match command {
-            Command::Negotiate(_) | Command::Macros(_) => return,
+            Command::Negotiate(_) => return,
+            Command::Macros(macros) => {
+                let pair =
+                    |(name, value): &(Bytes, Bytes)| format!("{}={}", show(name), show(value));
+                let pairs: Vec<String> = macros.pairs.iter().map(pair).collect();
+                let line = format!("{}|{}", char::from(macros.stage), pairs.join(" "));
+                self.logs.macros.lock().unwrap().push(line);
+                return;
+            }
             Command::Mail(path) | Command::Rcpt(path) => {
                 format!("{}{}", char::from(command.code()), show(&path.address))
             }
@@ -415,13 +492,13 @@ impl Actor {
                 format!("L:{}={}", show(&header.name), show(&header.value))
             }
             Command::Body(chunk) => {
-                let mut bodies = self.bodies.lock().unwrap();
+                let mut bodies = self.logs.bodies.lock().unwrap();
                 bodies[self.connection].push_str(&show(chunk));
                 "B".to_owned()
             }
             command => char::from(command.code()).to_string(),
         };
-        let mut heard = self.heard.lock().unwrap();
+        let mut heard = self.logs.heard.lock().unwrap();
         let line = &mut heard[self.connection];
         if !line.is_empty() {
             line.push(' ');

@@ -23,9 +23,9 @@ enum Node {
 impl Node {
     fn is_named(&self, name: &str) -> bool {
         match self {
-            Node::Template => false,
-            Node::Own => name.eq_ignore_ascii_case("received"),
-            Node::Field(own, _) | Node::Fresh(own) | Node::Deleted(own) => {
+            Self::Template => false,
+            Self::Own => name.eq_ignore_ascii_case("received"),
+            Self::Field(own, _) | Self::Fresh(own) | Self::Deleted(own) => {
                 own.eq_ignore_ascii_case(name)
             }
         }

@@ -3,4 +3,5 @@
 mod failing;
 mod harness;
 mod message;
+mod random;
 mod verdicts;
