@@ -143,7 +143,9 @@ impl World {
     /// Lets everything happen that happens by itself, up to the MTA's next reply or silence.
     fn settle(&mut self) {
         for _ in 0..100_000 {
-            self.session.advance().expect("the MTA keeps to the protocol");
+            self.session
+                .advance()
+                .expect("the MTA keeps to the protocol");
             let mut moved = self.connect();
             for index in 0..self.actors.len() {
                 moved |= self.tell(index) | self.hear(index);
@@ -165,7 +167,12 @@ impl World {
             self.settle();
             let is_word = |reply: &Reply| !matches!(reply, Reply::Progress | Reply::Edit(_));
             if let Some(at) = self.said.iter().position(is_word) {
-                assert_eq!(at + 1, self.said.len(), "more than one answer: {:?}", self.said);
+                assert_eq!(
+                    at + 1,
+                    self.said.len(),
+                    "more than one answer: {:?}",
+                    self.said
+                );
                 return self.said.drain(..).collect();
             }
             let wakes = self.actors.iter().flat_map(|actor| {
@@ -175,7 +182,9 @@ impl World {
             let next = wakes.chain([self.session.deadline()]).flatten().min();
             self.now = next.expect("somebody is waited for").max(self.now);
             if self.session.deadline().is_some_and(|due| due <= self.now) {
-                self.session.tick(self.now).expect("the MTA keeps to the protocol");
+                self.session
+                    .tick(self.now)
+                    .expect("the MTA keeps to the protocol");
             }
         }
         panic!("no answer for ever");
@@ -215,7 +224,10 @@ impl World {
     fn is_connected(&self, index: usize) -> bool {
         self.session.children().get(index).is_some_and(|child| {
             child.generation == self.actors[index].generation
-                && matches!(child.link, Link::Negotiating(..) | Link::Up(_) | Link::Leaving)
+                && matches!(
+                    child.link,
+                    Link::Negotiating(..) | Link::Up(_) | Link::Leaving
+                )
         })
     }
 
@@ -260,7 +272,9 @@ impl World {
                     steps: actor.steps,
                     ..Offer::full()
                 };
-                actor.says.push_back((later, vec![Reply::Negotiate(answer)]));
+                actor
+                    .says
+                    .push_back((later, vec![Reply::Negotiate(answer)]));
                 return;
             }
             Command::Mail(path) => {
@@ -301,7 +315,12 @@ impl World {
                 }
                 return;
             }
-            39 if self.dice.once_in(2) => replies.extend([Reply::Continue, Reply::Continue]),
+            39 if self.dice.once_in(2) => {
+                // The first of them may be a late answer: neither counts.
+                replies.extend([Reply::Continue, Reply::Continue]);
+                actor.says.push_back((later, replies));
+                return;
+            }
             39 => return,
             _ => replies.push(Reply::Continue),
         }
@@ -405,10 +424,16 @@ impl World {
         self.session.command(end, self.now).unwrap();
         let replies = self.wait();
         let last = replies.last().cloned().unwrap();
+        let mut marks = Vec::new();
         for reply in &replies {
-            if let Reply::Edit(Edit::AddHeader { value, .. }) = reply {
+            if let Reply::Edit(Edit::AddHeader { name, value }) = reply {
                 assert_eq!(last, Reply::Continue, "edits with a refusal");
                 assert_eq!(value.trim_ascii(), sender.as_bytes(), "of another message");
+                assert!(
+                    !marks.contains(name),
+                    "an edit of a filter that was replaced"
+                );
+                marks.push(name.clone());
             }
         }
         if last != Reply::Continue {
@@ -424,7 +449,10 @@ impl World {
                 OnFailure::Quarantine => quarantined,
                 OnFailure::TempFail | OnFailure::Reject => false,
             };
-            assert!(seen || actor.accepted_client || excused, "passed unseen: {policy:?}");
+            assert!(
+                seen || actor.accepted_client || excused,
+                "passed unseen: {policy:?}"
+            );
         }
     }
 
@@ -451,7 +479,11 @@ impl World {
         }
         for number in 0..=usize::from(self.dice.roll(4)) {
             self.message(number);
-            assert!(self.said.is_empty(), "said after the message: {:?}", self.said);
+            assert!(
+                self.said.is_empty(),
+                "said after the message: {:?}",
+                self.said
+            );
         }
         assert!(self.now - self.begin < Duration::from_secs(3600));
     }
