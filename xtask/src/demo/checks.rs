@@ -290,8 +290,8 @@ fn virus_is_refused(evidence: &Evidence) -> Result<()> {
 fn refused_by<'a>(evidence: &'a Evidence, what: &str, filter: &str) -> Result<&'a str> {
     let sent = sent(evidence, what)?;
     ensure!(fate(evidence, sent) == Fate::Refused, "{:?}", sent.answer);
-    let by = evidence.decisions.of(sent);
-    ensure!(by.contains(filter), "decided by {by}");
+    let decision = evidence.decisions.of(sent).context("nothing is logged")?;
+    ensure!(decision.by == filter, "decided by {}", decision.by);
     let answer = sent.answer.as_ref().ok().context("no answer")?;
     Ok(&answer.text)
 }
@@ -352,7 +352,7 @@ fn nothing_smuggled(evidence: &Evidence) -> Result<()> {
 
 fn all_decided(evidence: &Evidence) -> Result<()> {
     for sent in &evidence.sent {
-        let decided = evidence.decisions.knows(sent);
+        let decided = evidence.decisions.of(sent).is_some();
         ensure!(
             decided,
             "nothing is logged of {}: {:?}",

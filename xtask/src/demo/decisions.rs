@@ -12,10 +12,21 @@ use serde_json::Value;
 
 use super::sending::Sent;
 
+/// What the orchestrator says of one message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Decision {
+    /// Whose word counted.
+    pub(super) by: String,
+    /// What each filter said, how many edits it asked for, and how long it took.
+    pub(super) filters: String,
+    /// How often it was shown to a filter again, because the first one had gone.
+    pub(super) replays: u64,
+}
+
 /// Decisions by queue id.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
-    decided: HashMap<String, String>,
+    decided: HashMap<String, Decision>,
     refused: HashMap<String, String>,
 }
 
@@ -30,19 +41,8 @@ pub(super) fn read(stack: &Path, postfix: &Path) -> Result<Decisions> {
 }
 
 impl Decisions {
-    /// What was decided of a letter, and by whom.
-    pub(super) fn of(&self, sent: &Sent) -> String {
-        self.look_up(sent)
-            .cloned()
-            .unwrap_or_else(|| "?".to_owned())
-    }
-
-    /// Whether anything is known of a letter.
-    pub(super) fn knows(&self, sent: &Sent) -> bool {
-        self.look_up(sent).is_some()
-    }
-
-    fn look_up(&self, sent: &Sent) -> Option<&String> {
+    /// What was decided of a letter, if that is known.
+    pub(super) fn of(&self, sent: &Sent) -> Option<&Decision> {
         let answer = sent.answer.as_ref().ok()?;
         let id = answer
             .queue_id()
@@ -52,7 +52,7 @@ impl Decisions {
 }
 
 /// The line of each message in the orchestrator's log: JSON, one object a line.
-fn decided(log: &str) -> HashMap<String, String> {
+fn decided(log: &str) -> HashMap<String, Decision> {
     let mut decided = HashMap::new();
     for line in log.lines() {
         let Ok(line) = serde_json::from_str::<Value>(line) else {
@@ -61,7 +61,12 @@ fn decided(log: &str) -> HashMap<String, String> {
         let text = |key: &str| line[key].as_str().map(str::to_owned);
         // The lines of the filters are inside those of the orchestrator, as text.
         if let (Some(id), Some(by)) = (text("queue_id"), text("by")) {
-            decided.insert(id, by);
+            let decision = Decision {
+                by,
+                filters: text("filters").unwrap_or_default(),
+                replays: line["replays"].as_u64().unwrap_or(0),
+            };
+            decided.insert(id, decision);
         }
     }
     decided
@@ -89,10 +94,12 @@ mod tests {
         let log = r#"{"message":"ready","milter":"dkim"}
             not JSON
             {"message":"{\"queue_id\":\"4A2B\",\"by\":\"nobody\"}","milter":"dkim"}
-            {"message":"message","queue_id":"4A2B","decision":"reject","by":"spam"}"#;
+            {"message":"message","queue_id":"4A2B","replays":1,"by":"spam","filters":"spam=reject"}"#;
         let decided = decided(log);
         assert_eq!(decided.len(), 1);
-        assert_eq!(decided["4A2B"], "spam");
+        assert_eq!(decided["4A2B"].by, "spam");
+        assert_eq!(decided["4A2B"].filters, "spam=reject");
+        assert_eq!(decided["4A2B"].replays, 1);
     }
 
     #[test]

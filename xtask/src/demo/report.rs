@@ -10,7 +10,13 @@ use crate::terminal::{Tone, escaped, paint, say, table};
 /// Tables and counts on standard output.
 pub(super) fn show(evidence: &Evidence, checks: &[Check]) {
     say("");
-    let heading = ["message", "SMTP answer", "decided by", "outcome"];
+    let heading = [
+        "message",
+        "SMTP answer",
+        "outcome",
+        "decided by",
+        "the filters said",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let (bulk, special): (Vec<&Sent>, Vec<&Sent>) = evidence
         .sent
@@ -30,6 +36,14 @@ pub(super) fn show(evidence: &Evidence, checks: &[Check]) {
     for kill in &evidence.kills {
         say(killed(kill));
     }
+    let replayed = evidence
+        .sent
+        .iter()
+        .filter_map(|sent| evidence.decisions.of(sent));
+    let replayed = replayed.filter(|decision| decision.replays > 0).count();
+    say(format_args!(
+        "{replayed} messages in hand were shown to a successor from the beginning"
+    ));
     for opinion in &evidence.signature {
         say(format_args!("{} says: {}", opinion.who, opinion.said));
     }
@@ -52,7 +66,9 @@ pub(super) fn json(evidence: &Evidence, checks: &[Check]) -> Value {
                 "to": sent.letter.to,
                 "answer": answer(sent),
                 "milliseconds": u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
-                "decided_by": evidence.decisions.of(sent),
+                "decided_by": evidence.decisions.of(sent).map(|decision| &decision.by),
+                "filters": evidence.decisions.of(sent).map(|decision| &decision.filters),
+                "replays": evidence.decisions.of(sent).map(|decision| decision.replays),
                 "outcome": fate(evidence, sent).word(),
             })
         })
@@ -63,11 +79,13 @@ pub(super) fn json(evidence: &Evidence, checks: &[Check]) -> Value {
 }
 
 fn row(evidence: &Evidence, sent: &Sent) -> Vec<String> {
+    let decision = evidence.decisions.of(sent).cloned().unwrap_or_default();
     vec![
         sent.letter.what.to_owned(),
         answer(sent),
-        evidence.decisions.of(sent),
         fate(evidence, sent).word().to_owned(),
+        decision.by,
+        decision.filters,
     ]
 }
 
@@ -87,12 +105,9 @@ fn summary(evidence: &Evidence, bulk: &[&Sent]) -> Vec<Vec<String>> {
         let Some(example) = those.first() else {
             continue;
         };
-        rows.push(vec![
-            format!("{} × {BULK} ({origin})", those.len()),
-            answer(example),
-            evidence.decisions.of(example),
-            wanted.word().to_owned(),
-        ]);
+        let mut row = row(evidence, example);
+        row[0] = format!("{} × {BULK} ({origin})", those.len());
+        rows.push(row);
     }
     rows
 }

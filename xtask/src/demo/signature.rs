@@ -56,11 +56,11 @@ fn ours(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
         verify.output()
     };
     let (good, bad) = (verify(genuine)?, verify(altered)?);
-    let said = String::from_utf8_lossy(&good.stdout).trim().to_owned();
+    let said = without_folder(site, &String::from_utf8_lossy(&good.stdout));
     Ok(Opinion {
         who: "milter-dkim verify",
         good: good.status.success() && !bad.status.success(),
-        said: said.replace('\n', "; "),
+        said,
     })
 }
 
@@ -80,12 +80,18 @@ fn opendkim(site: &Site, genuine: &Path, altered: &Path) -> Result<Opinion> {
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     let (good, bad) = (verify(genuine)?, verify(altered)?);
-    let said = good.trim().replace(&site.folder.display().to_string(), "");
+    let said = without_folder(site, &good);
     Ok(Opinion {
         who: "opendkim -t",
         good: good.contains("succeeded") && !bad.contains("succeeded"),
-        said: said.replace('\n', "; "),
+        said,
     })
+}
+
+/// On one line, and without the name of the temporary folder.
+fn without_folder(site: &Site, said: &str) -> String {
+    let folder = format!("{}/", site.folder.display());
+    said.trim().replace(&folder, "").replace('\n', "; ")
 }
 
 /// Records as in a zone file as OpenDKIM reads them: name and value on one line.
