@@ -212,6 +212,24 @@ impl Settings {
     /// # Errors
     /// The first mistake.
     pub fn mean(&self) -> Result<Meaning, ConfigError> {
+        let dns = match self.mode {
+            // Nobody is asked for keys, so a host without name servers can sign.
+            Mode::Sign => Source::File(KeyFile::default()),
+            Mode::Both | Mode::Verify => self.dns.mean()?,
+        };
+        self.mean_asking(dns)
+    }
+
+    /// The same with keys from somewhere else than `[dns]` says.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn mean_asking(&self, dns: Source) -> Result<Meaning, ConfigError> {
+        if self.dns.message_timeout >= self.server.finish_timeout {
+            let message = "it is not shorter than server.finish_timeout";
+            let help = "messages would be put off before their keys have come";
+            return Err(ConfigError::at("dns.message_timeout", message).help(help));
+        }
         Ok(Meaning {
             mode: self.mode,
             internal: networks(&self.internal)?,
@@ -220,7 +238,7 @@ impl Settings {
             style: self.signature.mean()?,
             policy: self.verify.mean()?,
             header_max: self.verify.max_header.as_len(),
-            dns: Arc::new(self.dns.mean()?),
+            dns: Arc::new(dns),
             keys_within: self.dns.message_timeout.get(),
             clock: system_time,
         })
@@ -286,12 +304,12 @@ fn signing_table(sections: &[SignSection]) -> Result<SigningTable, ConfigError> 
             let message = format!("{selector} of {domain} is there already");
             return Err(ConfigError::at(path("selector"), message).help(help));
         }
-        let key = keys::load_shared(&section.key)
+        let key = keys::load(&section.key)
             .map_err(|error| ConfigError::at(path("key"), error.to_string()).help(error.help()))?;
         let signer = Signer {
             domain,
             selector,
-            key,
+            key: Arc::new(key),
         };
         entries.push(Entry {
             signer,
@@ -350,7 +368,10 @@ impl VerifySection {
 
 impl DnsSection {
     /// Who is asked for keys.
-    fn mean(&self) -> Result<Source, ConfigError> {
+    ///
+    /// # Errors
+    /// When the key file or a name server cannot be used.
+    pub fn mean(&self) -> Result<Source, ConfigError> {
         if let Some(path) = &self.key_file {
             let at = |message: String| ConfigError::at("dns.key_file", message);
             let text = fs::read_to_string(path)

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -189,20 +188,13 @@ pub fn load(path: &Path) -> Result<PrivateKey, KeyFileError> {
     })
 }
 
-/// Reads a key for a row of the table.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_shared(path: &Path) -> Result<Arc<PrivateKey>, KeyFileError> {
-    load(path).map(Arc::new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::dkim::private_key::RsaSize;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
 
     fn entry(domain: &str, selector: &str, key: &Arc<PrivateKey>, subdomains: bool) -> Entry {
         let (domain, selector) = (

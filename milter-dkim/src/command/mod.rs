@@ -12,8 +12,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use milter_proto::daemon::exit::{EX_IOERR, EX_NOINPUT, EX_SOFTWARE};
-use milter_proto::daemon::{CommandContext, Failure};
+use milter_proto::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_SOFTWARE};
+use milter_proto::daemon::{CommandContext, ConfigError, Failure};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Dkim;
@@ -70,6 +70,17 @@ fn read_message(path: &Path) -> Result<Vec<u8>, Failure> {
     })?;
     let has_crlf = text.windows(2).any(|pair| pair == b"\r\n");
     Ok(if has_crlf { text } else { crlf(&text) })
+}
+
+/// A mistake in settings of which a command has changed some, so that no line can be named.
+fn mistaken(error: ConfigError) -> Failure {
+    let ConfigError {
+        path,
+        message,
+        help,
+    } = error;
+    let separator = if help.is_empty() { "" } else { "; " };
+    Failure::new(EX_CONFIG, format!("{path}: {message}{separator}{help}"))
 }
 
 /// A runtime for a command that looks up names.

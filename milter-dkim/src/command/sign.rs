@@ -10,8 +10,10 @@ use milter_proto::daemon::{CommandContext, Failure};
 
 use crate::Dkim;
 use crate::auth::dkim::sign::{SignError, Signer, Signing};
+use crate::auth::dns::KeyFile;
 use crate::auth::domain::Domain;
 use crate::auth::header::{Header, split};
+use crate::auth::resolver::Source;
 use crate::config::Meaning;
 use crate::decide::author;
 use crate::keys;
@@ -37,14 +39,13 @@ pub(super) fn run(
     arguments: &Arguments,
     context: &CommandContext<'_, Dkim>,
 ) -> Result<ExitCode, Failure> {
-    let program = context.prepare()?;
-    let meaning = program.meaning();
+    let meaning = meaning(arguments, context)?;
     let message = super::read_message(&arguments.file)?;
     let failed = |code: u8, why: &dyn std::fmt::Display| {
         Failure::new(code, format!("{}: {why}", arguments.file.display()))
     };
     let (header, body) = split(&message, Header::SIZE_MAX).map_err(|e| failed(EX_DATAERR, &e))?;
-    let signers = signers(arguments, &header, meaning)?;
+    let signers = signers(arguments, &header, &meaning)?;
     let signing = Signing::new(&header, &signers, &meaning.style, (meaning.clock)());
     let fields = signing.and_then(|mut signing| {
         signing.body(body);
@@ -61,6 +62,18 @@ pub(super) fn run(
     out.extend_from_slice(&message);
     super::print(&out)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the configuration means; its keys do not matter where one is given.
+fn meaning(arguments: &Arguments, context: &CommandContext<'_, Dkim>) -> Result<Meaning, Failure> {
+    if arguments.key.is_none() {
+        return Ok(context.prepare()?.meaning().clone());
+    }
+    let mut settings = context.settings()?;
+    settings.sign.clear();
+    // No key is looked up to sign.
+    let nobody = Source::File(KeyFile::default());
+    settings.mean_asking(nobody).map_err(super::mistaken)
 }
 
 /// The given key, or those for the author.

@@ -36,13 +36,19 @@ pub(super) fn run(
     arguments: &Arguments,
     context: &CommandContext<'_, Dkim>,
 ) -> Result<ExitCode, Failure> {
-    let program = context.prepare()?;
+    let mut settings = context.settings()?;
+    // Whoever verifies need not be able to read private keys.
+    settings.sign.clear();
     let runtime = super::runtime()?;
-    let mut meaning = program.meaning().clone();
     let _entered = runtime.enter();
-    if let Some(source) = source(arguments)? {
-        meaning.dns = source.into();
-    }
+    let meaning = match source(arguments)? {
+        Some(source) => settings.mean_asking(source),
+        None => settings
+            .dns
+            .mean()
+            .and_then(|source| settings.mean_asking(source)),
+    };
+    let meaning = meaning.map_err(super::mistaken)?;
     let now = arguments.now.unwrap_or_else(|| (meaning.clock)());
     let mut all = true;
     for path in &arguments.files {
