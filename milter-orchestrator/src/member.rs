@@ -90,6 +90,7 @@ pub struct Health {
     readiness: AtomicU8,
     messages: AtomicU64,
     fallbacks: AtomicU64,
+    replays: AtomicU64,
     last_error: Mutex<Option<LastError>>,
     suspected: Notify,
 }
@@ -139,6 +140,12 @@ impl Health {
         self.suspected.notify_one();
     }
 
+    /// Counts a message that had to be told a second time, and remembers why: for the proxy.
+    pub fn count_replay(&self, why: &str) {
+        self.replays.fetch_add(1, Ordering::Relaxed);
+        self.note_error(why);
+    }
+
     /// Remembers an error without counting a message.
     pub fn note_error(&self, why: &str) {
         let error = LastError {
@@ -161,6 +168,12 @@ impl Health {
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    /// Messages that had to be told a second time.
+    #[must_use]
+    pub fn replays(&self) -> u64 {
+        self.replays.load(Ordering::Relaxed)
     }
 
     /// The latest error.

@@ -63,6 +63,9 @@ pub(crate) enum ChildError {
     /// Told everything again, it took back what it had said.
     #[error("on a second try refuses a recipient that it took before")]
     Contradiction,
+    /// Its edits are too large to be kept.
+    #[error("more than {0} bytes of edits")]
+    Edits(usize),
     /// It sent more than was asked.
     #[error("sent bytes that nothing asked for")]
     Surplus,
@@ -84,6 +87,7 @@ impl ChildError {
             | Self::OutOfTime
             | Self::WantsMore
             | Self::Contradiction
+            | Self::Edits(_)
             | Self::Body(_) => false,
         }
     }
@@ -149,6 +153,8 @@ pub(crate) struct Part {
     pub(crate) skips_body: bool,
     /// Its edits of header and envelope so far, in the MTA's form.
     pub(crate) edits: Vec<Edit>,
+    /// Bytes in them.
+    pub(crate) edit_bytes: usize,
     /// Its new body so far.
     pub(crate) body: Option<Replacement>,
     /// Its new body, once it has let the message pass.
@@ -170,6 +176,7 @@ impl Part {
             refused_rcpt: None,
             skips_body: false,
             edits: Vec::new(),
+            edit_bytes: 0,
             body: None,
             new_body: None,
             replayed: false,

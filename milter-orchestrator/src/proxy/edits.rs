@@ -57,6 +57,21 @@ fn spaced(value: &[u8]) -> Bytes {
     Bytes::from(spaced)
 }
 
+/// Bytes of memory that an edit holds.
+pub(crate) fn weight(edit: &Edit) -> usize {
+    match edit {
+        Edit::AddHeader { name, value }
+        | Edit::InsertHeader { name, value, .. }
+        | Edit::ChangeHeader { name, value, .. } => name.len() + value.len(),
+        Edit::AddRecipient { address, args } | Edit::ChangeSender { address, args } => {
+            address.len() + args.len()
+        }
+        Edit::DeleteRecipient { address } => address.len(),
+        Edit::ReplaceBody(piece) => piece.len(),
+        Edit::Quarantine { reason } => reason.len(),
+    }
+}
+
 /// Several reasons for quarantine as one, each with its filter's name.
 pub(crate) fn join_reasons<'a>(reasons: impl Iterator<Item = (&'a str, &'a [u8])>) -> Bytes {
     let joined: Vec<Vec<u8>> = reasons

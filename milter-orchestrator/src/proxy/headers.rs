@@ -1,14 +1,14 @@
 //! The header of the message in hand: what the MTA sent, what each filter sees, what it made of it.
 //!
-//! Filters name header fields by position: "the second Received", "below the first field". Positions
-//! mean something else after an earlier filter's edits, and something else again to the MTA, which
-//! has seen none of them. So every field keeps its identity in one list; a filter's edits are
-//! resolved against the list that this filter was shown ([`Snapshot`]), and at the end the list is
-//! written as one net difference against what the MTA sent ([`Headers::difference`]), in the order
-//! that means the same to Postfix and Sendmail: changes, deletions from the last of a name up,
-//! insertions from the bottom up, additions.
+//! Filters name header fields by position: "the second Received", "below the first field".
+//! Positions mean something else after an earlier filter's edits, and something else again to the
+//! MTA, which has seen none of them. So every field keeps its identity in one list; a filter's
+//! edits are resolved against the list that this filter was shown ([`Snapshot`]), and at the end
+//! the list is written as one net difference against what the MTA sent ([`Headers::difference`]),
+//! in the order that means the same to Postfix and Sendmail: changes, deletions from the last of a
+//! name up, insertions from the bottom up, additions.
 //!
-//! Pure; edits come checked ([`super::edits`]). The one failure is a header over its limits.
+//! Pure; edits come checked (the filter's conversation sees to that). The one failure is a header over its limits.
 
 use std::collections::HashMap;
 

@@ -33,6 +33,8 @@ pub struct Limits {
     pub frame: u32,
     /// Bytes of the body that the slowest filter may be behind before the MTA has to wait.
     pub lag: u64,
+    /// Recipients of one message.
+    pub recipients: usize,
     /// Of the header.
     pub header: HeaderLimits,
     /// Of the body.
@@ -53,6 +55,7 @@ impl Default for Limits {
             stall: Duration::from_secs(60),
             frame: milter_proto::wire::Decoder::CAP,
             lag: 512 * 1024,
+            recipients: 50_000,
             header: HeaderLimits::default(),
             spool: Arc::new(SpoolLimits::default()),
         }

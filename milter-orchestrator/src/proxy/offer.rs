@@ -1,8 +1,8 @@
 //! Negotiation: what the filters are offered, and what their answers come to for the MTA.
 //!
 //! Pure. The answer to the MTA is the least that serves every filter: an event is left out only
-//! when nobody wants it, a reply is promised away only when nobody will give one. What the proxy can
-//! make up for (events left out, replies that are not given, skip) is offered to every filter
+//! when nobody wants it, a reply is promised away only when nobody will give one. What the proxy
+//! can make up for (events left out, replies that are not given, skip) is offered to every filter
 //! whatever the MTA can do; what it cannot make up for is offered only when the MTA has it.
 //! Nothing here connects, waits or fails.
 

@@ -1,7 +1,7 @@
 //! The body of the message in hand, kept for filters that come later and for a second try.
 //!
-//! The newest bytes stay in memory, up to a limit; what is older goes to a file that has no name, so
-//! that nothing is left behind whatever happens. Bytes come out as they went in: nothing is
+//! The newest bytes stay in memory, up to a limit; what is older goes to a file that has no name,
+//! so that nothing is left behind whatever happens. Bytes come out as they went in: nothing is
 //! normalised here. Writing to the file goes to the page cache a chunk at a time, which is why it
 //! does not leave the task. A full disk or a body over the limit is a [`SpoolError`]; the message
 //! must then be refused for now.

@@ -15,9 +15,9 @@ use milter_proto::wire::{Actions, Offer, Reply, Steps, WireError};
 
 use super::{Pending, Session};
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
-use crate::proxy::offer;
 use crate::proxy::plan::Position;
 use crate::proxy::report;
+use crate::proxy::{edits, offer};
 
 impl Session {
     /// Wants a connection to a filter; one that is known to be down has failed at once.
@@ -153,6 +153,11 @@ impl Session {
                 body.append(&piece).map_err(ChildError::Body)
             }
             edit => {
+                let limit = self.shared.limits.header.bytes;
+                part.edit_bytes += edits::weight(&edit);
+                if part.edit_bytes > limit {
+                    return Err(ChildError::Edits(limit));
+                }
                 part.edits.push(spacing.told(edit));
                 Ok(())
             }
@@ -272,9 +277,9 @@ impl Session {
         };
         part.error = Some(error.to_string());
         if again {
-            tracing::warn!(filter = %name, %queue_id, %error, "filter failed, it is told everything again");
+            tracing::warn!(filter = %name, %queue_id, %error, "filter failed, it is told all again");
             part.restart();
-            child.member.health.note_error(&error.to_string());
+            child.member.health.count_replay(&error.to_string());
             child.dial(now + child.member.timeouts.connect);
             if let Some(message) = &mut self.message {
                 message.replays += 1;
@@ -283,7 +288,7 @@ impl Session {
         }
         let policy = child.member.on_failure;
         part.state = State::Failed(policy);
-        tracing::warn!(filter = %name, %queue_id, %error, ?policy, "filter failed, its policy applies");
+        tracing::warn!(filter = %name, %queue_id, %error, ?policy, "filter failed, policy applies");
     }
 
     /// Whether telling it everything again may help, and is still possible.
@@ -296,6 +301,7 @@ impl Session {
             .is_some_and(|message| !message.body_cut);
         error.is_worth_a_replay()
             && !told_before
+            && !child.member.shadow
             && complete
             && child.member.health.may_try()
             && self.pending.is_none_or(|pending| self.now < pending.until)

@@ -1,9 +1,9 @@
 //! What each filter is told next.
 //!
 //! A filter is told one thing at a time, in the order of the session, and the next one when it has
-//! answered. It is told as soon as the MTA has told us, with two exceptions: a recipient goes to one
-//! filter after the other, since it cannot be taken back, and content goes to the filters of the
-//! segment whose turn it is.
+//! answered. It is told as soon as the MTA has told us, with two exceptions: a recipient goes to
+//! one filter after the other, since it cannot be taken back, and content goes to the filters of
+//! the segment whose turn it is.
 
 use std::sync::Arc;
 

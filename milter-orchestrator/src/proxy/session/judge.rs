@@ -220,7 +220,7 @@ impl Session {
             .is_some_and(|segment| segment.contains(&index))
     }
 
-    /// Whether the word of a filter is about the recipient in question alone; it is then struck off.
+    /// Whether the word of a filter is about the recipient in question alone, which is struck off.
     fn refuses_recipient(&mut self, index: usize, at: Position) -> bool {
         let Position::Rcpt(number) = at else {
             return false;

@@ -95,8 +95,31 @@ async fn a_filter_that_fails_once_is_told_everything_again() {
             assert_eq!((stage.connections(0), stage.connections(2)), (1, 1));
             assert_eq!(stage.body(1, 1), "body\r\n", "{lapse} at {letter}");
             assert_eq!(stage.members[1].health.fallbacks(), 0);
+            let replays = u64::from(!matches!(letter, 'C' | 'H'));
+            assert_eq!(
+                stage.members[1].health.replays(),
+                replays,
+                "{lapse} at {letter}"
+            );
         }
     }
+}
+
+#[tokio::test]
+async fn edits_without_end_are_not_kept() {
+    let edit = Edit::add("X", vec![b'x'; 100_000]);
+    let greedy = Filter::new("greedy").on('E', Act::edits(vec![edit; 40], Reply::Continue));
+    let stage = Stage::new(vec![vec![greedy]]);
+    assert_eq!(outcome(&stage).await.1, Reply::TempFail);
+}
+
+#[tokio::test]
+async fn an_mta_that_quits_during_the_negotiation_is_let_go() {
+    let stage = Stage::new(vec![vec![Filter::new("a").on('O', Act::Hang)]]);
+    let mut mta = stage.raw_mta();
+    mta.send(Command::Negotiate(Offer::full())).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    mta.quit().await.unwrap();
 }
 
 #[tokio::test]
