@@ -207,6 +207,26 @@ async fn clamav_survives_its_clamd() {
     assert!(reply.is_some_and(|reply| reply.starts_with("451 4.7.1")));
 }
 
+/// The text that every spam filter takes for spam, put together here so that none stumbles over
+/// this source.
+#[tokio::test]
+async fn spam_refuses_gtube() {
+    let daemon = Daemon::start("milter-spam", "").unwrap();
+    let gtube = [
+        "XJS*C4JDBQADN1.NSBN3*2IDNEN*",
+        "GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X",
+    ];
+    for (text, reply) in [("hello", None), (&gtube.concat(), Some("554 5.7.1"))] {
+        let message = format!("From: <stranger@example.net>\nSubject: x\n\n{text}\n");
+        let delivery = send(&daemon, &Message::parse(message.as_bytes())).await;
+        let got = delivery.reply();
+        let start = got.as_deref().map(|got| got.split_at(9).0);
+        assert_eq!(start, reply, "{got:?}");
+    }
+    let log = daemon.process.output();
+    assert!(log.contains("GTUBE"), "{log}");
+}
+
 /// What one milter-dkim signs, another verifies; and it does not verify when a byte has changed.
 #[tokio::test]
 async fn dkim_signs() {

@@ -84,24 +84,28 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon called `name` and waits until its socket accepts connections. The section
+    /// Starts the filter called `name` and waits until its socket accepts connections. The section
     /// `[server]` is written here: `sections` holds all others.
     ///
     /// # Errors
     /// When it does not come up; with its output.
     pub fn start(name: &str, sections: &str) -> Result<Self> {
-        Self::start_in(tempfile::tempdir()?, name, sections)
+        let server = "[server]\nsocket = \"unix:{folder}/milter.sock\"\n";
+        Self::configured(name, &format!("{server}{sections}"))
     }
 
-    /// The same in a folder that already holds the files that `sections` names.
+    /// Starts the daemon called `name` with this configuration, in which `{folder}` stands for a
+    /// folder of its own, and waits until the socket `{folder}/milter.sock` accepts connections.
     ///
     /// # Errors
     /// When it does not come up; with its output.
-    pub fn start_in(directory: TempDir, name: &str, sections: &str) -> Result<Self> {
+    pub fn configured(name: &str, configuration: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let folder = directory.path().to_str();
+        let folder = folder.context("the folder for temporary files has a strange name")?;
         let socket = directory.path().join("milter.sock");
         let file = directory.path().join("config.toml");
-        let server = format!("[server]\nsocket = \"unix:{}\"\n", socket.display());
-        std::fs::write(&file, format!("{server}{sections}"))?;
+        std::fs::write(&file, configuration.replace("{folder}", folder))?;
         let mut command = Command::new(binary(name)?);
         command.arg("--config").arg(&file);
         let mut process = Process::start(&mut command)?;

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use milter_tests::programs::run;
+use milter_tests::programs::{DAEMONS, run};
 
 /// A configuration that cannot be used, with what to expect of it.
 struct Mistake {
@@ -32,8 +32,8 @@ fn mistake(
     }
 }
 
-const ALL: &[&str] = &["milter-clamav", "milter-dkim"];
-const WITH_SERVER: &[&str] = &["milter-clamav", "milter-dkim"];
+const ALL: &[&str] = &DAEMONS;
+const WITH_SERVER: &[&str] = &["milter-clamav", "milter-dkim", "milter-spam"];
 
 fn mistakes() -> Vec<Mistake> {
     let level = "[log]\n\nlevel = 5\n";
