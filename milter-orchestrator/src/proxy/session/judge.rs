@@ -1,7 +1,7 @@
 //! Whether the MTA can be answered, and what.
 //!
 //! How each filter stands is read off its position and state; who decides by that is
-//! [`plan`](crate::proxy::plan)'s. At the end of the message the segments follow one another: when
+//! [`plan`]'s. At the end of the message the segments follow one another: when
 //! everybody in one has let the message pass, their edits are applied in order and the next one is
 //! told of the result. Only the last word makes anything of it count: with a positive one the net
 //! difference goes to the MTA, with any other nothing does.
