@@ -1,4 +1,5 @@
-//! Bad input, against every real daemon: from an MTA, and in the configuration.
+//! Bad input, against every real daemon: from an MTA, from a filter, and in the configuration.
 
+mod child;
 mod configuration;
 mod conversation;

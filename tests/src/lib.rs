@@ -10,4 +10,5 @@ pub mod mta;
 pub mod opendkim;
 pub mod process;
 pub mod programs;
+pub mod scripted;
 pub mod skip;
