@@ -47,7 +47,7 @@ impl Default for Limits {
             text: Size::from_bytes(1 << 20),
             attachment: Size::from_bytes(10 << 20),
             archive_entries: 1000,
-            html_depth: 128,
+            html_depth: 256,
             links: 1000,
         }
     }

@@ -142,13 +142,6 @@ pub(super) const TABLE: &[Rule] = &[
         known_boundary,
     ),
     Rule::header(
-        "FAKE_REPLY_C",
-        "Says it is a reply in a program that always writes References, but has none",
-        Group::Subject,
-        6.0,
-        fake_reply_of_program,
-    ),
-    Rule::header(
         "SCAN_LIMIT_REACHED",
         "Message is larger or more intricate than what is looked at",
         Group::Other,
@@ -333,29 +326,6 @@ fn known_boundary(facts: &Facts) -> Option<Hit> {
     let stamp = stamp.split('_').nth(1)?.split('.').next()?;
     let frozen = ["00EBFFA4", "0102FFA4", "32C6FFA4", "3302FFA4", "01C6527E"];
     Hit::when(frozen.contains(&stamp))
-}
-
-fn fake_reply_of_program(facts: &Facts) -> Option<Hit> {
-    let subject = facts.subject.as_ref()?.text.trim_start();
-    let reply = subject.starts_with("Re:") || subject.starts_with("RE:");
-    let program = ["X-Mailer", "User-Agent"].iter().any(|name| {
-        text(facts, name).is_some_and(|value| {
-            [
-                "Gnus",
-                "KNode",
-                "Mutt",
-                "Pan",
-                "Xnews",
-                "Mozilla 4",
-                "Microsoft Outlook Express 5",
-            ]
-            .iter()
-            .any(|known| value.starts_with(known))
-        })
-    });
-    Hit::when(
-        reply && program && !facts.headers.has("References") && !facts.headers.has("In-Reply-To"),
-    )
 }
 
 fn limit_reached(facts: &Facts) -> Option<Hit> {
