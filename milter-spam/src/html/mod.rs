@@ -124,6 +124,9 @@ const INLINE: [&[u8]; 16] = [
     b"strong", b"sub", b"sup", b"u",
 ];
 
+/// Open elements that are looked through for the one that an end tag closes.
+const END_SEARCH_MAX: usize = 64;
+
 /// An attribute as text; empty where there is none.
 fn attribute(tag: &StartTag, name: &str) -> String {
     tag.attributes
@@ -209,9 +212,10 @@ impl Reader<'_> {
         if name == b"a" {
             self.close_anchor();
         }
-        let open = self.stack.iter().rposition(|element| element.name == name);
-        if let Some(open) = open {
-            self.stack.truncate(open);
+        // What is not among the innermost ones was never opened, or its end hardly matters.
+        let mut innermost = self.stack.iter().rev().take(END_SEARCH_MAX);
+        if let Some(above) = innermost.position(|element| element.name == name) {
+            self.stack.truncate(self.stack.len() - above - 1);
         }
     }
 

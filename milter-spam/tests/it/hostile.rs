@@ -150,7 +150,7 @@ fn links() {
         "((http://x",
         "http:",
     ] {
-        let text = pattern.repeat(1_000_000 / pattern.len());
+        let text = pattern.repeat(300_000 / pattern.len());
         check(pattern, &format!("A: b\r\n\r\n{text}"));
         check(pattern, &html(&format!("<a href=\"{text}\">{text}</a>")));
     }
@@ -159,21 +159,21 @@ fn links() {
 #[test]
 fn markup() {
     check(
-        "200,000 open elements",
-        &html(&"<div style='color:#fff'>x".repeat(200_000)),
+        "100,000 open elements",
+        &html(&"<div style='color:#fff'>x".repeat(100_000)),
     );
     check(
-        "200,000 stray ends",
-        &html(&("<b>".repeat(300) + &"</i>x".repeat(200_000))),
+        "60,000 stray ends",
+        &html(&("<b>".repeat(300) + &"</i>x".repeat(60_000))),
     );
     check(
         "a tag that does not end",
-        &html(&format!("<a {}", "x=y ".repeat(250_000))),
+        &html(&format!("<a {}", "x=y ".repeat(60_000))),
     );
     check(
         "many attributes",
         &html(&{
-            let attributes: String = (0..100_000).map(|n| format!("a{n}=b ")).collect();
+            let attributes: String = (0..30_000).map(|n| format!("a{n}=b ")).collect();
             format!("<p {attributes}>x</p>")
         }),
     );
@@ -181,9 +181,9 @@ fn markup() {
         "many declarations",
         &html(&format!("<p style='{}'>x", "color:red;".repeat(100_000))),
     );
-    check("comments", &html(&"<!--".repeat(250_000)));
-    check("entities", &html(&"&amp".repeat(250_000)));
-    check("signs", &html(&"<".repeat(1_000_000)));
+    check("comments", &html(&"<!--".repeat(60_000)));
+    check("entities", &html(&"&amp".repeat(60_000)));
+    check("signs", &html(&"<".repeat(200_000)));
 }
 
 #[test]
