@@ -2,8 +2,8 @@
 //!
 //! The socket has mode 0600, and each peer is asked the kernel for its user besides: only the one
 //! that we run as and root are answered. A question has a greatest length and a peer little time; a
-//! peer that misbehaves loses its connection and nobody notices. What a question means is decided by
-//! the closure that is handed in.
+//! peer that misbehaves loses its connection and nobody notices. What a question means is decided
+//! by the closure that is handed in.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;

@@ -56,7 +56,8 @@ pub fn merge(old: &Settings, new: Settings, running: &[&str]) -> (Settings, Vec<
     (merged, waiting)
 }
 
-/// Gives `new` everything of `old` that its process or connection depends on; whether that differed.
+/// Gives `new` everything of `old` that its process or connection depends on; whether that
+/// differed.
 fn keep_process(old: &Milter, new: &mut Milter) -> bool {
     let policies_of_new = Milter {
         on_failure: new.on_failure,

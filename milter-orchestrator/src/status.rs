@@ -261,7 +261,7 @@ mod tests {
             on_failure: OnFailure::TempFail,
             shadow: false,
             pid: Some(4711),
-            since: 900,
+            since: 960,
             restarts: 0,
             last_error: None,
             messages: 12,
@@ -280,7 +280,7 @@ mod tests {
             on_failure: OnFailure::Accept,
             last_error: Some(ErrorStatus {
                 at: 940,
-                message: "ended with status 1".to_owned(),
+                message: "status 1".to_owned(),
             }),
             ..milter("spam")
         };
@@ -290,7 +290,7 @@ mod tests {
             readiness: Readiness::Open,
             pid: None,
             shadow: true,
-            ..milter("legacy")
+            ..milter("old")
         };
         Snapshot {
             version: "0.1.0".to_owned(),
@@ -314,10 +314,12 @@ milter-orchestrator 0.1.0, process 42, up 16m 40s
 LISTENER  SOCKET                CONNECTIONS
 inbound   inet:10025@127.0.0.1  7
 
-MILTER  KIND             STATE     PID   SINCE   RESTARTS  MESSAGES  FALLBACKS  ON FAILURE  LAST ERROR
-dkim    spawned          up        4711  1m 40s  0         12        0          tempfail    -
-spam    spawned          crashing  -     1s      17        12        3          accept      1m 0s ago: ended with status 1
-legacy  foreign, shadow  down      -     1m 40s  0         12        0          tempfail    -
+MILTER  KIND             STATE     PID   SINCE  RESTARTS  MESSAGES  FALLBACKS  ON FAILURE  \
+LAST ERROR
+dkim    spawned          up        4711  40s    0         12        0          tempfail    -
+spam    spawned          crashing  -     1s     17        12        3          accept      \
+1m 0s ago: status 1
+old     foreign, shadow  down      -     40s    0         12        0          tempfail    -
 ";
         assert_eq!(render(&snapshot()), expected);
     }

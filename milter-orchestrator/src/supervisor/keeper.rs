@@ -328,7 +328,8 @@ impl Keeper {
             }
             (State::Up, Err(error), Judgement::Fallen) => {
                 self.complain(&format!(
-                    "does not answer negotiations any more: {error}; until it does, {} (on_failure)",
+                    "does not answer negotiations any more: {error}; until it does, {} \
+                     (on_failure)",
                     consequence(self.member.on_failure)
                 ));
                 self.happen(Event::Unanswered);
