@@ -3,9 +3,10 @@
 //! The delay is 100 ms and doubles with each crash up to 30 s; a tenth to two fifths of jitter on
 //! top keep several children from starting in step. Five crashes within ten seconds open the
 //! breaker: mail is no longer held up for the child and its failure policy applies at once, while
-//! the starting goes on for ever at the delays above. An answered negotiation closes the breaker; a
-//! minute of health makes the next delay short again. It never gives up and never looks at a clock
-//! itself.
+//! the starting goes on for ever at the delays above. An answered negotiation closes the breaker,
+//! and each second of readiness takes one doubling back: a child that works and is killed now and
+//! then is back at once, one that ends as soon as it runs is not. It never gives up and never looks
+//! at a clock itself.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,8 +15,10 @@ use std::time::{Duration, Instant};
 pub const DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest delay, jitter not counted.
 pub const DELAY_MAX: Duration = Duration::from_secs(30);
-/// Health that makes the next delay short again.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// So long of readiness takes one doubling back.
+pub const RECOVERY: Duration = Duration::from_secs(1);
+/// Doublings that are remembered: enough for the longest delay.
+const DOUBLINGS_MAX: u32 = 9;
 /// So many crashes …
 pub const BREAKER_CRASHES: usize = 5;
 /// … within this time open the breaker.
@@ -26,8 +29,8 @@ pub const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 pub struct Backoff {
     /// The latest crashes, oldest first, at most [`BREAKER_CRASHES`].
     crashes: VecDeque<Instant>,
-    /// Crashes without a minute of health between them.
-    in_a_row: u32,
+    /// Doublings of the next delay: one more for each crash, one less for each second of readiness.
+    doublings: u32,
     /// Since when it has been ready.
     ready_since: Option<Instant>,
     open: bool,
@@ -37,15 +40,11 @@ impl Backoff {
     /// Takes note of a crash, or of a start that failed, and says how long to wait before the next
     /// start. `random` is any number: the jitter comes from it.
     pub fn crashed(&mut self, now: Instant, random: u64) -> Duration {
-        let healthy = self
-            .ready_since
-            .take()
-            .is_some_and(|since| now.saturating_duration_since(since) >= HEALTHY_AFTER);
-        self.in_a_row = if healthy { 0 } else { self.in_a_row };
+        self.doublings = self.doublings.saturating_sub(self.recovered(now));
         let delay = DELAY_MIN
-            .saturating_mul(2u32.saturating_pow(self.in_a_row))
+            .saturating_mul(2u32.saturating_pow(self.doublings))
             .min(DELAY_MAX);
-        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
 
         self.crashes.push_back(now);
         if self.crashes.len() > BREAKER_CRASHES {
@@ -57,6 +56,15 @@ impl Backoff {
                 .front()
                 .is_some_and(|first| now.saturating_duration_since(*first) <= BREAKER_WINDOW);
         delay + jitter(delay, random)
+    }
+
+    /// Doublings that its readiness has taken back.
+    fn recovered(&mut self, now: Instant) -> u32 {
+        let ready = self
+            .ready_since
+            .take()
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        u32::try_from(ready.as_secs() / RECOVERY.as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Takes note that the child answers.
@@ -127,24 +135,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_closes_the_breaker_and_a_minute_of_health_shortens_the_delay() {
+    fn an_answer_closes_the_breaker_and_readiness_shortens_the_delay() {
         let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut backoff = Backoff::default();
         for tenth in 0..5 {
-            backoff.crashed(start + Duration::from_millis(100 * tenth), 0);
+            backoff.crashed(at(100 * tenth), 0);
         }
         assert!(backoff.is_open());
-        backoff.ready(start + Duration::from_secs(1));
+        backoff.ready(at(1000));
         assert!(!backoff.is_open());
 
-        // Crashed again soon: the delay goes on growing.
-        let soon = backoff.crashed(start + Duration::from_secs(40), 0);
-        assert_eq!(soon, Duration::from_millis(3200 * 11 / 10));
-
-        backoff.ready(start + Duration::from_secs(50));
-        backoff.ready(start + Duration::from_secs(100));
-        let later = backoff.crashed(start + Duration::from_secs(111), 0);
-        assert_eq!(later, Duration::from_millis(110));
+        // Crashed again at once: the delay goes on growing.
+        let delay = |milliseconds: u64| Duration::from_millis(milliseconds * 11 / 10);
+        assert_eq!(backoff.crashed(at(1900), 0), delay(3200));
+        // Three seconds of readiness, counted from the first answer.
+        backoff.ready(at(20_000));
+        backoff.ready(at(22_000));
+        assert_eq!(backoff.crashed(at(23_500), 0), delay(800));
+        // A child that always works for a while is always back at once.
+        for crash in 0..20_u64 {
+            let moment = 40_000 + crash * 3_000;
+            backoff.ready(at(moment));
+            let expected = [400, 200].get(usize::try_from(crash).unwrap());
+            let got = backoff.crashed(at(moment + 2_900), 0);
+            assert_eq!(got, delay(*expected.unwrap_or(&100)), "{crash}");
+        }
     }
 
     #[test]

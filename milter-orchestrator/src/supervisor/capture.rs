@@ -2,17 +2,22 @@
 //! name.
 //!
 //! A line is cut at [`LINE_MAX`], and everything that is no plain text in it is escaped, so that no
-//! child can forge a line of ours or make us keep what it writes. While we do not read, the child
-//! waits in its write: nothing is buffered beyond one line.
+//! child can forge a line of ours or make us keep what it writes. A line of our own daemons' JSON
+//! keeps its level and is shown as text, since JSON within JSON is for nobody. While we do not read,
+//! the child waits in its write: nothing is buffered beyond one line.
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
 
+use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
 /// Bytes of a line that are logged; the rest of it is counted and dropped.
 pub const LINE_MAX: usize = 4096;
+
+/// Fields of a line in JSON that our own line has anyway.
+const KNOWN_FIELDS: [&str; 4] = ["timestamp", "level", "message", "target"];
 
 /// Reads one stream of a child until it is closed, and logs its lines.
 pub async fn log(milter: String, stream: &'static str, pipe: OwnedFd) {
@@ -23,14 +28,18 @@ pub async fn log(milter: String, stream: &'static str, pipe: OwnedFd) {
             return;
         }
     };
+    let emit = |said: Said| match said.level {
+        Level::Error => tracing::error!(milter, stream, "{}", said.text),
+        Level::Warn => tracing::warn!(milter, stream, "{}", said.text),
+        Level::Info => tracing::info!(milter, stream, "{}", said.text),
+        Level::Debug => tracing::debug!(milter, stream, "{}", said.text),
+    };
     let mut lines = Lines::default();
     let mut chunk = [0; 4096];
     while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
-        lines.push(&chunk[..length], |line| {
-            tracing::info!(milter, stream, "{line}");
-        });
+        lines.push(&chunk[..length], emit);
     }
-    lines.finish(|line| tracing::info!(milter, stream, "{line}"));
+    lines.finish(emit);
 }
 
 /// Cuts a stream into lines of bounded length.
@@ -41,9 +50,27 @@ struct Lines {
     dropped: usize,
 }
 
+/// A line of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    level: Level,
+    /// Escaped.
+    text: String,
+}
+
+/// How important a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warn,
+    /// Also what does not say how important it is.
+    Info,
+    Debug,
+}
+
 impl Lines {
-    /// Takes the next bytes; `emit` gets each line that is complete, escaped.
-    fn push(&mut self, bytes: &[u8], mut emit: impl FnMut(&str)) {
+    /// Takes the next bytes; `emit` gets each line that is complete.
+    fn push(&mut self, bytes: &[u8], mut emit: impl FnMut(Said)) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = text.len().min(LINE_MAX - self.line.len());
@@ -56,17 +83,63 @@ impl Lines {
     }
 
     /// The stream has ended, or a line has: emits what there is.
-    fn finish(&mut self, mut emit: impl FnMut(&str)) {
-        let mut text = escape(self.line.trim_ascii_end());
+    fn finish(&mut self, mut emit: impl FnMut(Said)) {
+        let mut said = Said::of(self.line.trim_ascii_end());
         if self.dropped > 0 {
-            let _ = write!(text, " … ({} more bytes)", self.dropped);
+            let _ = write!(said.text, " … ({} more bytes)", self.dropped);
         }
         self.line.clear();
         self.dropped = 0;
-        if !text.is_empty() {
-            emit(&text);
+        if !said.text.is_empty() {
+            emit(said);
         }
     }
+}
+
+impl Said {
+    fn of(line: &[u8]) -> Self {
+        if line.starts_with(b"{")
+            && let Ok(object) = serde_json::from_slice::<Map<String, Value>>(line)
+            && let Some(level) = object.get("level").and_then(Value::as_str)
+        {
+            return Self {
+                level: Level::named(level),
+                text: escape(as_text(&object).as_bytes()),
+            };
+        }
+        Self {
+            level: Level::Info,
+            text: escape(line),
+        }
+    }
+}
+
+impl Level {
+    fn named(name: &str) -> Self {
+        match name {
+            "ERROR" => Self::Error,
+            "WARN" => Self::Warn,
+            "DEBUG" | "TRACE" => Self::Debug,
+            _ => Self::Info,
+        }
+    }
+}
+
+/// The message, then all fields that are not [`KNOWN_FIELDS`].
+fn as_text(object: &Map<String, Value>) -> String {
+    let message = object.get("message").and_then(Value::as_str);
+    let mut text = message.unwrap_or_default().to_owned();
+    for (name, value) in object {
+        if KNOWN_FIELDS.contains(&name.as_str()) {
+            continue;
+        }
+        let space = if text.is_empty() { "" } else { " " };
+        let _ = match value {
+            Value::String(value) => write!(text, "{space}{name}={value}"),
+            value => write!(text, "{space}{name}={value}"),
+        };
+    }
+    text
 }
 
 /// Bytes from outside as one line of text: control characters and what is no UTF-8 become escapes.
@@ -103,10 +176,11 @@ mod tests {
         let mut lines = Lines::default();
         let mut out = Vec::new();
         for chunk in chunks {
-            lines.push(chunk, |line| out.push(line.to_owned()));
+            lines.push(chunk, |said| out.push(said));
         }
-        lines.finish(|line| out.push(line.to_owned()));
-        out
+        lines.finish(|said| out.push(said));
+        assert!(out.iter().all(|said| said.level == Level::Info));
+        out.into_iter().map(|said| said.text).collect()
     }
 
     #[test]
@@ -139,5 +213,37 @@ mod tests {
         assert!(out[0].ends_with("x … (103 more bytes)"));
         assert!(out[0].len() < LINE_MAX + 40);
         assert_eq!(out[1], "next");
+    }
+
+    #[test]
+    fn json_keeps_its_level_and_becomes_text() {
+        for (line, level, text) in [
+            (
+                r#"{"timestamp":"t","level":"WARN","message":"odd","n":3,"target":"x"}"#,
+                Level::Warn,
+                "odd n=3",
+            ),
+            (
+                r#"{"level":"ERROR","message":"a\nb\u001b[1m"}"#,
+                Level::Error,
+                "a\\nb\\u{1b}[1m",
+            ),
+            (
+                r#"{"level":"INFO","queue_id":"4 2"}"#,
+                Level::Info,
+                "queue_id=4 2",
+            ),
+            (r#"{"level":"TRACE","message":"x"}"#, Level::Debug, "x"),
+            (
+                r#"{"message":"no level"}"#,
+                Level::Info,
+                r#"{"message":"no level"}"#,
+            ),
+            (r#"{"level":"WARN""#, Level::Info, r#"{"level":"WARN""#),
+            ("{", Level::Info, "{"),
+        ] {
+            let said = Said::of(line.as_bytes());
+            assert_eq!((said.level, said.text.as_str()), (level, text), "{line}");
+        }
     }
 }
