@@ -1,0 +1,5 @@
+//! The real orchestrator with the real filters as its children, driven as an MTA does.
+
+mod chain;
+mod failure;
+mod stack;
