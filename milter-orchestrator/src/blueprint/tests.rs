@@ -84,11 +84,19 @@ fn milter<'a>(settings: &'a mut Settings, name: &str) -> &'a mut Milter {
 
 type Change = fn(&mut Settings);
 
+/// Each change makes the mistake at the path, and these words are said of it.
+fn check(table: &[(Change, &str, &str)]) {
+    for (change, path, words) in table {
+        let (at, said) = mistake(change);
+        assert_eq!(at, *path, "{said}");
+        assert!(said.contains(words), "{path}: {said}");
+    }
+}
+
 #[test]
-fn mistakes_have_a_path_and_advice() {
-    let table: [(Change, &str, &str); 21] = [
+fn mistakes_in_listeners_have_a_path_and_advice() {
+    check(&[
         (|s| s.listen.clear(), "", "[listen.inbound]"),
-        (|s| s.route.clear(), "", "[[route]]"),
         (
             |s| {
                 let twin = s.listen["inbound"].clone();
@@ -110,6 +118,12 @@ fn mistakes_have_a_path_and_advice() {
             "listen.inbound.max_connections",
             "512",
         ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_milters_have_a_path_and_advice() {
+    check(&[
         (
             |s| milter(s, "dkim").command.clear(),
             "milter.dkim",
@@ -161,6 +175,13 @@ fn mistakes_have_a_path_and_advice() {
             "milter.legacy.socket",
             "[listen.inbound] already",
         ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_routes_have_a_path_and_advice() {
+    check(&[
+        (|s| s.route.clear(), "", "[[route]]"),
         (
             |s| s.route[1].chain = Some(vec![names(&["dkim", "spm"])]),
             "route.1.chain.0",
@@ -192,12 +213,7 @@ fn mistakes_have_a_path_and_advice() {
             "route.0.match.client",
             "192.0.2.0/24",
         ),
-    ];
-    for (change, path, words) in table {
-        let (at, said) = mistake(change);
-        assert_eq!(at, path, "{said}");
-        assert!(said.contains(words), "{path}: {said}");
-    }
+    ]);
 }
 
 #[test]
