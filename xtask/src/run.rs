@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::clamd::{Clamd, Signatures};
 use crate::interrupt::Interrupt;
-use crate::postfix::{DOMAIN, HOSTNAME};
+use crate::postfix::DOMAIN;
 use crate::setup::{self, CLAMD};
 use crate::stack::{Site, Stack};
 use crate::terminal::{Tone, paint, say};
@@ -43,7 +43,7 @@ pub(crate) fn run(folder: Option<PathBuf>, install: bool) -> Result<()> {
     let site = Site {
         listen: LISTEN.to_owned(),
         clamd: clamd.as_ref().map(|clamd| clamd.socket().to_owned()),
-        hostname: HOSTNAME.to_owned(),
+        closed_as: None,
         domain: DOMAIN.to_owned(),
         binaries,
         folder,

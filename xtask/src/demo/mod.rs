@@ -150,7 +150,7 @@ impl House {
             binaries,
             listen: format!("inet:{port}@127.0.0.1"),
             clamd: Some(clamd.socket().to_owned()),
-            hostname: HOSTNAME.to_owned(),
+            closed_as: Some(HOSTNAME.to_owned()),
             domain: DOMAIN.to_owned(),
         };
         site.furnish()?;

@@ -36,8 +36,9 @@ pub(crate) struct Site {
     pub(crate) listen: String,
     /// The socket of a clamd; without one there is no virus filter.
     pub(crate) clamd: Option<PathBuf>,
-    /// The name in Authentication-Results.
-    pub(crate) hostname: String,
+    /// The name in Authentication-Results, where it is not to be the MTA's own; public keys then
+    /// come from a file too, so that no name is looked up.
+    pub(crate) closed_as: Option<String>,
     /// The domain that is signed for.
     pub(crate) domain: String,
 }
@@ -119,11 +120,11 @@ impl Site {
     }
 
     fn dkim(&self, settings: &mut Settings) -> Result<()> {
-        let Self {
-            hostname, domain, ..
-        } = self;
-        settings.set("", "authserv_id", hostname.as_str())?;
-        settings.set("dns", "key_file", self.key_file().display().to_string())?;
+        let domain = &self.domain;
+        if let Some(hostname) = &self.closed_as {
+            settings.set("", "authserv_id", hostname.as_str())?;
+            settings.set("dns", "key_file", self.key_file().display().to_string())?;
+        }
         for kind in ["rsa", "ed25519"] {
             let key = self.private_key(kind);
             settings.add(&format!(
