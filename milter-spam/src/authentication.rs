@@ -1,7 +1,9 @@
-//! What a trusted host before us found out about the sender: Authentication-Results (RFC 8601) under its authserv-id.
+//! What a trusted host before us found out about the sender: Authentication-Results (RFC 8601)
+//! under its authserv-id.
 //!
-//! Fields of any other id are ignored, since everybody can write them. A field that is malformed says nothing. Which ids are trusted is
-//! configuration; that forged ones do not get in is the business of the host that writes them.
+//! Fields of any other id are ignored, since everybody can write them. A field that is malformed
+//! says nothing. Which ids are trusted is configuration; that forged ones do not get in is the
+//! business of the host that writes them.
 
 /// One method's result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,7 +12,8 @@ pub struct Finding {
     pub method: String,
     /// `pass`, `fail`, …, in lower case.
     pub result: String,
-    /// Properties such as `header.d` or `policy.p`, and what comments of the form `p=reject` say, names in lower case.
+    /// Properties such as `header.d` or `policy.p`, and what comments of the form `p=reject` say,
+    /// names in lower case.
     pub properties: Vec<(String, String)>,
 }
 
@@ -36,7 +39,8 @@ pub struct Authentication {
 const FINDINGS_MAX: usize = 100;
 
 impl Authentication {
-    /// Reads the values of Authentication-Results fields, of which those with an id in `trusted` count.
+    /// Reads the values of Authentication-Results fields, of which those with an id in `trusted`
+    /// count.
     #[must_use]
     pub fn read<'a>(fields: impl Iterator<Item = &'a [u8]>, trusted: &[String]) -> Self {
         let mut findings = Vec::new();
@@ -162,7 +166,8 @@ mod tests {
     #[test]
     fn reads_trusted_fields() {
         let found = read(
-            "MX.example.org 1;\r\n spf=pass smtp.mailfrom=a@b.example;\r\n dkim=fail (bad signature)\r\n header.d=b.example header.s=x; dmarc=fail (p=reject dis=none) header.from=\"b.example\"",
+            "MX.example.org 1;\r\n spf=pass smtp.mailfrom=a@b.example;\r\n dkim=fail (bad signature)\r\n header.d=b.example \
+             header.s=x; dmarc=fail (p=reject dis=none) header.from=\"b.example\"",
         );
         assert_eq!(found.findings.len(), 3);
         let dkim = found.with("dkim", "fail");

@@ -1,11 +1,12 @@
 //! Bytes in a named character set to text.
 //!
-//! Never fails: an unknown name is read as UTF-8 where the bytes are, and as Windows-1252 otherwise, which is what mail readers
-//! show; bytes that the set does not have become U+FFFD.
+//! Never fails: an unknown name is read as UTF-8 where the bytes are, and as Windows-1252
+//! otherwise, which is what mail readers show; bytes that the set does not have become U+FFFD.
 
 use encoding_rs::{Encoding, WINDOWS_1252};
 
-/// `bytes` as text. `label` is the name of the character set as the message gives it; empty for none.
+/// `bytes` as text. `label` is the name of the character set as the message gives it; empty for
+/// none.
 pub(crate) fn decode(bytes: &[u8], label: &[u8]) -> String {
     let named = Encoding::for_label(label.trim_ascii());
     if let Some(encoding) = named.filter(|encoding| *encoding != WINDOWS_1252) {

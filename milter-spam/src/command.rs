@@ -1,4 +1,5 @@
-//! What can be asked on the command line beside serving: what a file scores, and which checks there are.
+//! What can be asked on the command line beside serving: what a file scores, and which checks there
+//! are.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;

@@ -1,6 +1,7 @@
 //! The configuration file of milter-spam, and what it means.
 //!
-//! [`Settings`] is what was written; [`Meaning`] holds values that every other module can use as they are. Nothing is opened here.
+//! [`Settings`] is what was written; [`Meaning`] holds values that every other module can use as
+//! they are. Nothing is opened here.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -40,8 +41,8 @@ pub struct Settings {
     pub headers: Headers,
     /// How much work is done at the same time, and for how long.
     pub scan: Scan,
-    /// How much of a message is looked at. What lies beyond a limit is not looked at, and the message gets the symbol
-    /// `SCAN_LIMIT_REACHED`.
+    /// How much of a message is looked at. What lies beyond a limit is not looked at, and the
+    /// message gets the symbol `SCAN_LIMIT_REACHED`.
     pub limits: Limits,
 }
 
@@ -61,11 +62,13 @@ impl Default for Settings {
     }
 }
 
-/// What is done from which score on: the action with the highest score that a message reaches. There is no greylisting.
+/// What is done from which score on: the action with the highest score that a message reaches.
+/// There is no greylisting.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Actions {
-    /// The message is marked with `X-Spam: Yes`. A score that no message reaches, such as 1000, turns an action off.
+    /// The message is marked with `X-Spam: Yes`. A score that no message reaches, such as 1000,
+    /// turns an action off.
     pub add_header: f64,
     /// The subject is rewritten too. Not done where no score is given.
     pub rewrite_subject: Option<f64>,
@@ -158,8 +161,8 @@ impl Default for Clients {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Authentication {
-    /// The authserv-ids whose Authentication-Results are believed: that of a milter-dkim before us, which removes forged ones. Nobody's
-    /// where none is given.
+    /// The authserv-ids whose Authentication-Results are believed: that of a milter-dkim before us,
+    /// which removes forged ones. Nobody's where none is given.
     pub trusted_authserv_ids: Vec<String>,
 }
 
@@ -203,7 +206,8 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scan {
-    /// Messages that are scanned at the same time; further ones wait. As many as there are processors where no number is given.
+    /// Messages that are scanned at the same time; further ones wait. As many as there are
+    /// processors where no number is given.
     pub concurrency: Option<NonZeroUsize>,
     /// How long the scan of one message may take.
     pub time_budget: Seconds,

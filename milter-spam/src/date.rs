@@ -1,6 +1,7 @@
 //! The Date field (RFC 5322 section 3.3) as a point in time.
 //!
-//! Obsolete zones, missing seconds and a wrong day of the week are accepted; anything else that is no date is [`Date::Invalid`].
+//! Obsolete zones, missing seconds and a wrong day of the week are accepted; anything else that is
+//! no date is [`Date::Invalid`].
 
 use jiff::fmt::rfc2822::DateTimeParser;
 

@@ -1,8 +1,9 @@
 //! Encoded words in header fields (RFC 2047) to text, in one pass.
 //!
-//! Text that is not a well-formed encoded word stays as it is. Neighbouring words in the same character set are put together before
-//! they are decoded, since senders split them within characters. How many words of which kind there were is told, because
-//! needless encoding hides text from filters.
+//! Text that is not a well-formed encoded word stays as it is. Neighbouring words in the same
+//! character set are put together before they are decoded, since senders split them within
+//! characters. How many words of which kind there were is told, because needless encoding hides
+//! text from filters.
 
 use crate::charset;
 use crate::transfer;

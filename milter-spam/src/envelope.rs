@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::mailbox::Mailbox;
 
-/// What is known beside the message itself. Everything may be missing: a file that is scanned has no client.
+/// What is known beside the message itself. Everything may be missing: a file that is scanned has
+/// no client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// The client's address.
@@ -49,7 +50,8 @@ impl Reverse {
 }
 
 impl Envelope {
-    /// Whether the client is one of us: logged in, or in a local network. What it looks like then says nothing about the message.
+    /// Whether the client is one of us: logged in, or in a local network. What it looks like then
+    /// says nothing about the message.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.local || self.login.is_some()

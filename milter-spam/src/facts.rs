@@ -1,7 +1,8 @@
-//! Everything that the checks look at, learnt once for each message: envelope, header fields, addresses, MIME parts, text, HTML, links.
+//! Everything that the checks look at, learnt once for each message: envelope, header fields,
+//! addresses, MIME parts, text, HTML, links.
 //!
-//! Made from values alone: what time it is comes in as a number. The work is bounded by [`Limits`]; between its steps it looks at a
-//! flag by which a caller who no longer waits can end it early.
+//! Made from values alone: what time it is comes in as a number. The work is bounded by [`Limits`];
+//! between its steps it looks at a flag by which a caller who no longer waits can end it early.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,7 +49,8 @@ impl Message {
         message
     }
 
-    /// Adds a piece of the body, as far as the limit allows; gives back whether there is room for more.
+    /// Adds a piece of the body, as far as the limit allows; gives back whether there is room for
+    /// more.
     pub fn push_body(&mut self, chunk: &[u8], limits: &Limits) -> bool {
         let room = limits.body.as_len().saturating_sub(self.body.len());
         self.body
@@ -220,7 +222,8 @@ impl Facts {
         Some(String::from_utf8_lossy(value.trim_ascii()).into_owned())
     }
 
-    /// The texts that a person sees: plain parts as they are, HTML parts as they are shown; attachments not.
+    /// The texts that a person sees: plain parts as they are, HTML parts as they are shown;
+    /// attachments not.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let shown = |part: &&Part| !part.is_attachment();
         let plain = self
@@ -269,7 +272,8 @@ mod tests {
     #[test]
     fn learns_what_is_in_a_message() {
         let facts = learn(
-            "From mbox line\nFrom: A <a@b.example>\nSubject: see http://s.example\nContent-Type: text/html\n\n<a href=http://l.example>t</a> and http://t.example",
+            "From mbox line\nFrom: A <a@b.example>\nSubject: see http://s.example\n\
+             Content-Type: text/html\n\n<a href=http://l.example>t</a> and http://t.example",
         );
         assert_eq!(facts.author().map(|author| &author.name[..]), Some("A"));
         let hosts: Vec<(&str, Origin)> = facts

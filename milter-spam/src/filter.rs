@@ -1,8 +1,9 @@
 //! The milter: what it asks of the MTA, and what it does at each stage.
 //!
-//! Nothing is decided before the end of the message. Then the message is scanned on a thread of its own kind, so that no other connection
-//! waits: as many at a time as configured, each within its time. A message that could not be scanned is what the policy says,
-//! never silently clean. Every message gives one line in the log.
+//! Nothing is decided before the end of the message. Then the message is scanned on a thread of its
+//! own kind, so that no other connection waits: as many at a time as configured, each within its
+//! time. A message that could not be scanned is what the policy says, never silently clean. Every
+//! message gives one line in the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -153,8 +154,8 @@ fn envelope(cx: Context<'_>, meaning: &Meaning) -> Envelope {
     }
 }
 
-/// The client's name. Postfix tells `unknown` where it is not verified, and the unverified one in `{client_ptr}`; Sendmail tells the
-/// address in brackets, and `{client_resolve}`.
+/// The client's name. Postfix tells `unknown` where it is not verified, and the unverified one in
+/// `{client_ptr}`; Sendmail tells the address in brackets, and `{client_resolve}`.
 fn reverse(cx: Context<'_>, connection: &Connection) -> Reverse {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let name = &connection.hostname;
@@ -218,11 +219,13 @@ impl Transaction for Message {
     async fn finish(self, cx: Context<'_>) -> Outcome {
         let (shared, marking) = (self.shared, self.marking);
         if marking.forged.iter().sum::<u32>() > FORGED_MAX {
-            warn!(queue_id = %escaped(cx.queue_id()), action = "reject", reason = "more forged spam headers than can be removed", "message");
+            let (queue_id, reason) = (escaped(cx.queue_id()), "too many forged spam headers");
+            warn!(%queue_id, action = "reject", reason, "message");
             return Outcome::from(milter::Verdict::Reply(shared.meaning.reject.clone()));
         }
         if self.treatment == Treatment::Skip {
-            info!(queue_id = %escaped(cx.queue_id()), action = "skipped", reason = "client is ours", "message");
+            let (queue_id, reason) = (escaped(cx.queue_id()), "client is ours");
+            info!(%queue_id, action = "skipped", reason, "message");
             return accept(&marking, None);
         }
         let started = Instant::now();

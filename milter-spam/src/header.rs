@@ -1,7 +1,8 @@
 //! Header fields of a message or of a MIME part, as bytes, in their order.
 //!
-//! Reads them out of a message or takes them one by one from the MTA. Lines that are no header field are not an error: they are
-//! counted, since a broken header is itself a sign. Names are compared without regard to ASCII case, values are kept as sent.
+//! Reads them out of a message or takes them one by one from the MTA. Lines that are no header
+//! field are not an error: they are counted, since a broken header is itself a sign. Names are
+//! compared without regard to ASCII case, values are kept as sent.
 
 use crate::limits::{Limits, Reached};
 
@@ -23,7 +24,8 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Adds a field, unless the limits on number or bytes are reached; the value is cut where it crosses the limit.
+    /// Adds a field, unless the limits on number or bytes are reached; the value is cut where it
+    /// crosses the limit.
     pub fn push(&mut self, name: &[u8], value: &[u8], limits: &Limits, reached: &mut Reached) {
         if self.fields.len() >= limits.header_fields {
             reached.note("header_fields");
@@ -46,7 +48,8 @@ impl Headers {
         });
     }
 
-    /// Reads the header at the start of `bytes` up to its empty line, or to a line for which `stop` says so; gives back the bytes read.
+    /// Reads the header at the start of `bytes` up to its empty line, or to a line for which `stop`
+    /// says so; gives back the bytes read.
     pub fn parse(
         bytes: &[u8],
         limits: &Limits,
@@ -151,7 +154,8 @@ pub(crate) fn content(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Whether these are the characters of a field name (RFC 5322 section 2.2), obsolete white space before the colon allowed.
+/// Whether these are the characters of a field name (RFC 5322 section 2.2), obsolete white space
+/// before the colon allowed.
 pub(crate) fn is_name(name: &[u8]) -> bool {
     let name = name.trim_ascii_end();
     !name.is_empty() && name.iter().all(|byte| matches!(byte, 33..=126))

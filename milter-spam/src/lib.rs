@@ -1,9 +1,11 @@
 //! Scores mail by a table of checks and acts by thresholds.
 //!
-//! A message's way: `filter` takes it in from the MTA, `facts` learns everything about it once (with `header`, `mailbox`, `date`,
-//! `encoded_word`, `mime`, `html`, `links`, `authentication`), `rules` look at the facts, `score` adds up their hits and chooses an action,
-//! `report` turns that into header fields and edits. `scan` is facts, rules and score in one step, without a clock or a socket; `command`
-//! does it to files. `config` is the file, `limits` how much of a message is looked at.
+//! A message's way: `filter` takes it in from the MTA, `facts` learns everything about it once
+//! (with `header`, `mailbox`, `date`, `encoded_word`, `mime`, `html`, `links`, `authentication`),
+//! `rules` look at the facts, `score` adds up their hits and chooses an action, `report` turns that
+//! into header fields and edits. `scan` is facts, rules and score in one step, without a clock or a
+//! socket; `command` does it to files. `config` is the file, `limits` how much of a message is
+//! looked at.
 //!
 //! To add a check, see [`rules`].
 

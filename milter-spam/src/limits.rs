@@ -1,7 +1,8 @@
-//! How much of a message is looked at: every list, text and depth that a sender could make large has its limit here.
+//! How much of a message is looked at: every list, text and depth that a sender could make large
+//! has its limit here.
 //!
-//! Nothing is refused because of a limit: what lies beyond is not looked at, and the message gets the symbol
-//! `SCAN_LIMIT_REACHED` with the name of the limit, so that the log tells it.
+//! Nothing is refused because of a limit: what lies beyond is not looked at, and the message gets
+//! the symbol `SCAN_LIMIT_REACHED` with the name of the limit, so that the log tells it.
 
 use milter_proto::daemon::config::Size;
 use schemars::JsonSchema;
@@ -25,7 +26,8 @@ pub struct Limits {
     pub depth: usize,
     /// Decoded text of one message, all parts together.
     pub text: Size,
-    /// Decoded bytes of one attachment that are looked at for its kind and for the names within an archive.
+    /// Decoded bytes of one attachment that are looked at for its kind and for the names within an
+    /// archive.
     pub attachment: Size,
     /// Names that are read from one archive.
     pub archive_entries: usize,

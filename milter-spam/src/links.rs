@@ -1,7 +1,8 @@
 //! Links of a message: where they lead, and what was shown for them.
 //!
-//! Taken from anchors and forms of HTML parts, from plain text and from the subject. Only addresses with a host are kept (`http`, `https`,
-//! `ftp`); nothing is fetched or resolved. Text is looked through word by word, so that no input makes the search go back and forth.
+//! Taken from anchors and forms of HTML parts, from plain text and from the subject. Only addresses
+//! with a host are kept (`http`, `https`, `ftp`); nothing is fetched or resolved. Text is looked
+//! through word by word, so that no input makes the search go back and forth.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -111,8 +112,8 @@ impl Link {
     }
 }
 
-/// The registered domain of a host (public suffix list): `example.co.uk` of `www.example.co.uk`. None for a suffix itself, for
-/// names below no known suffix, and for addresses.
+/// The registered domain of a host (public suffix list): `example.co.uk` of `www.example.co.uk`.
+/// None for a suffix itself, for names below no known suffix, and for addresses.
 #[must_use]
 pub fn registered_domain(host: &str) -> Option<String> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();

@@ -1,7 +1,8 @@
-//! Address lists of header fields (RFC 5322 section 3.4), read as tolerantly as mail readers show them.
+//! Address lists of header fields (RFC 5322 section 3.4), read as tolerantly as mail readers show
+//! them.
 //!
-//! Comments, quoted strings, groups and encoded words are understood, in one pass. What is no address is kept as one that is not
-//! [`Mailbox::valid`]; a list longer than the limit is cut.
+//! Comments, quoted strings, groups and encoded words are understood, in one pass. What is no
+//! address is kept as one that is not [`Mailbox::valid`]; a list longer than the limit is cut.
 
 use crate::encoded_word;
 use crate::limits::{Limits, Reached};
@@ -166,7 +167,8 @@ impl Pieces {
     }
 }
 
-/// Whether this is a dot-atom or a quoted string (RFC 5321 section 4.1.2), UTF-8 allowed (RFC 6531).
+/// Whether this is a dot-atom or a quoted string (RFC 5321 section 4.1.2), UTF-8 allowed (RFC
+/// 6531).
 fn is_local_part(local: &[u8]) -> bool {
     if let [b'"', .., b'"'] = local {
         return local.len() > 2;

@@ -1,7 +1,9 @@
-//! A verdict as the header fields that mail programs and scripts know from rspamd, as edits, and as a line of the log. Pure.
+//! A verdict as the header fields that mail programs and scripts know from rspamd, as edits, and as
+//! a line of the log. Pure.
 //!
-//! Whatever comes from a message is made printable and short before it is written. Fields of these names that a message brings along are
-//! removed, the last one first, so that what is left to remove keeps its number.
+//! Whatever comes from a message is made printable and short before it is written. Fields of these
+//! names that a message brings along are removed, the last one first, so that what is left to
+//! remove keeps its number.
 
 use std::fmt::Write as _;
 
@@ -117,7 +119,8 @@ fn result(verdict: &Verdict) -> String {
     text
 }
 
-/// An option as it may stand in the field: short, printable, without the signs that programs take the field apart by.
+/// An option as it may stand in the field: short, printable, without the signs that programs take
+/// the field apart by.
 fn clean(option: &str) -> String {
     const OPTION_MAX: usize = 96;
     cut(option, OPTION_MAX)

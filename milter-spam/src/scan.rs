@@ -33,7 +33,8 @@ impl Scanner {
             .any(|network| network.contains(&address))
     }
 
-    /// Scans a message that came in at `now` (seconds since 1970). Without `judges_client` the checks on the client are left out.
+    /// Scans a message that came in at `now` (seconds since 1970). Without `judges_client` the
+    /// checks on the client are left out.
     ///
     /// # Errors
     /// [`Cancelled`] when `cancelled` became true on the way.

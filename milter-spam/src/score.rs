@@ -1,7 +1,8 @@
 //! From hits to a score and an action. Pure.
 //!
-//! Scores add up; a group's hits together weigh no more than its cap. The action is the one with the highest threshold that the score
-//! reaches. Greylisting is not among the actions: there is nothing here that remembers a message.
+//! Scores add up; a group's hits together weigh no more than its cap. The action is the one with
+//! the highest threshold that the score reaches. Greylisting is not among the actions: there is
+//! nothing here that remembers a message.
 
 use serde::Serialize;
 

@@ -1,4 +1,5 @@
-//! What kind of characters a text is made of: scripts that look alike, characters that cannot be seen.
+//! What kind of characters a text is made of: scripts that look alike, characters that cannot be
+//! seen.
 //!
 //! Pure and in one pass; knows just the ranges that are used to deceive readers of Latin script.
 
@@ -39,7 +40,8 @@ pub(crate) fn is_mixed(word: &str) -> bool {
     latin && lookalike
 }
 
-/// Words of at least three letters in `text`, and those among them that mix scripts. `text` is expected to be bounded.
+/// Words of at least three letters in `text`, and those among them that mix scripts. `text` is
+/// expected to be bounded.
 pub(crate) fn mixed_words(text: &str) -> (usize, usize) {
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| word.chars().nth(2).is_some())
@@ -48,7 +50,8 @@ pub(crate) fn mixed_words(text: &str) -> (usize, usize) {
         })
 }
 
-/// Whether the character takes no place: zero-width spaces and joiners, soft hyphen, byte order mark.
+/// Whether the character takes no place: zero-width spaces and joiners, soft hyphen, byte order
+/// mark.
 pub(crate) fn is_zero_width(c: char) -> bool {
     matches!(
         c,
@@ -56,7 +59,8 @@ pub(crate) fn is_zero_width(c: char) -> bool {
     )
 }
 
-/// Whether the character turns the direction of writing (Unicode bidirectional controls, marks aside).
+/// Whether the character turns the direction of writing (Unicode bidirectional controls, marks
+/// aside).
 pub(crate) fn is_bidi_override(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,6 +1,8 @@
-//! Content-Transfer-Encoding (RFC 2045 section 6) undone, as tolerantly as mail readers do it and in one pass.
+//! Content-Transfer-Encoding (RFC 2045 section 6) undone, as tolerantly as mail readers do it and
+//! in one pass.
 //!
-//! Nothing is an error: characters outside of the alphabet are skipped, a bad escape stays as it is, and the output stops at a limit.
+//! Nothing is an error: characters outside of the alphabet are skipped, a bad escape stays as it
+//! is, and the output stops at a limit.
 
 /// How a part's body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,9 @@
-//! What an HTML part shows, and what it hides: visible text, links with their text, images, forms, and text that nobody can see.
+//! What an HTML part shows, and what it hides: visible text, links with their text, images, forms,
+//! and text that nobody can see.
 //!
-//! Reads tokens, builds no tree: a stack of open elements carries what children inherit, and is bounded. Style sheets are not read and nothing
-//! is fetched. Broken HTML is no error; it is read as browsers tokenize it.
+//! Reads tokens, builds no tree: a stack of open elements carries what children inherit, and is
+//! bounded. Style sheets are not read and nothing is fetched. Broken HTML is no error; it is read
+//! as browsers tokenize it.
 
 mod style;
 
@@ -377,7 +379,8 @@ mod tests {
     #[test]
     fn finds_images_and_forms() {
         let found = html(
-            "<a href=x><img src=cid:1 width=300px height=200></a><img src=http://x/><form action=y>",
+            "<a href=x><img src=cid:1 width=300px height=200></a><img src=http://x/>\
+             <form action=y>",
         );
         assert_eq!(
             found.images,
@@ -397,7 +400,8 @@ mod tests {
     #[test]
     fn counts_what_is_hidden() {
         let found = html(
-            "<div style='font-size:0'>a<p>b</p></div><div hidden>c</div><p style='color:#fff'>lost</p>",
+            "<div style='font-size:0'>a<p>b</p></div>\
+             <div hidden>c</div><p style='color:#fff'>lost</p>",
         );
         assert_eq!((found.zero_font_blocks, found.invisible_blocks), (2, 2));
         assert_eq!(found.lost_characters, 4);
@@ -418,7 +422,8 @@ mod tests {
     #[test]
     fn sees_the_head() {
         let found = html(
-            "<meta http-equiv=Refresh content='0; URL=http://x'><link href='http://x/a.css?1'><img src='data:text/html;base64,xx'>",
+            "<meta http-equiv=Refresh content='0; URL=http://x'><link href='http://x/a.css?1'>\
+             <img src='data:text/html;base64,xx'>",
         );
         assert!(found.meta_refresh && found.external_css && !found.script);
         assert_eq!(found.data_types, ["text/html"]);

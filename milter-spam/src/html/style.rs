@@ -1,7 +1,8 @@
 //! Inline CSS and presentational attributes, as far as they hide text.
 //!
-//! Knows `display`, `visibility`, `opacity`, `font-size`, sizes of boxes that cut their content, and colours. What it does not
-//! understand hides nothing; style sheets are not read, so what a class does is unknown, and said to be.
+//! Knows `display`, `visibility`, `opacity`, `font-size`, sizes of boxes that cut their content,
+//! and colours. What it does not understand hides nothing; style sheets are not read, so what a
+//! class does is unknown, and said to be.
 
 /// A colour, without transparency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +94,8 @@ impl Style {
     }
 
     fn font_size(&mut self, value: &str) {
-        // A child that sets its own size is seen again, whatever its parent's is, unless it is relative to that.
+        // A child that sets its own size is seen again, whatever its parent's is, unless it is
+        // relative to that.
         let relative = value.ends_with('%') || value.ends_with("em") && !value.ends_with("rem");
         self.zero_font = is_zero(value) || self.zero_font && relative;
     }

@@ -1,7 +1,8 @@
-//! What is in a ZIP file, without unpacking it: the names in its central directory and whether any of it is encrypted.
+//! What is in a ZIP file, without unpacking it: the names in its central directory and whether any
+//! of it is encrypted.
 //!
-//! Reads PKWARE's APPNOTE sections 4.3.12 and 4.3.16. Anything that is not as it says there is no archive, or has no more entries;
-//! nothing is decompressed.
+//! Reads PKWARE's APPNOTE sections 4.3.12 and 4.3.16. Anything that is not as it says there is no
+//! archive, or has no more entries; nothing is decompressed.
 
 /// The outside of an archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

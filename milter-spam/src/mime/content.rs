@@ -1,7 +1,7 @@
 //! What is in a part: its text, or what kind of file it is.
 //!
-//! Text is decoded within a budget for the whole message. Of other files just the first bytes are decoded to know their kind, and the
-//! whole for the directory of an archive.
+//! Text is decoded within a budget for the whole message. Of other files just the first bytes are
+//! decoded to know their kind, and the whole for the directory of an archive.
 
 use super::Part;
 use super::archive::{self, Archive};
@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn decodes_text() {
-        let header = "Content-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n";
+        let header = "Content-Type: text/plain; charset=iso-8859-1\n\
+         Content-Transfer-Encoding: quoted-printable\n";
         let (content, _) = only_part(header, b"caf=E9");
         let Content::Text(text) = content else {
             panic!("not text");

@@ -1,7 +1,9 @@
-//! Content-Type and Content-Disposition with their parameters (RFC 2045 section 5, RFC 2183, RFC 2231).
+//! Content-Type and Content-Disposition with their parameters (RFC 2045 section 5, RFC 2183, RFC
+//! 2231).
 //!
-//! Reads what senders write: missing quotes, stray semicolons, encoded words where RFC 2231 should be. What has no type is
-//! [`ContentType::broken`] and counts as `text/plain`, as RFC 2045 section 5.2 has it.
+//! Reads what senders write: missing quotes, stray semicolons, encoded words where RFC 2231 should
+//! be. What has no type is [`ContentType::broken`] and counts as `text/plain`, as RFC 2045 section
+//! 5.2 has it.
 
 use std::collections::BTreeMap;
 

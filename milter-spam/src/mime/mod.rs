@@ -1,8 +1,9 @@
 //! The MIME tree of a message (RFC 2045, RFC 2046): a flat list of parts, each knowing its parent.
 //!
-//! Own walker instead of a library's, because three things are needed at once: one pass over the body however deep or broken the
-//! nesting is, limits on parts, depth and decoded bytes that are reached instead of refused, and what was wrong with
-//! each part. Nothing is an error; a body that is no MIME is one text part.
+//! Own walker instead of a library's, because three things are needed at once: one pass over the
+//! body however deep or broken the nesting is, limits on parts, depth and decoded bytes that are
+//! reached instead of refused, and what was wrong with each part. Nothing is an error; a body that
+//! is no MIME is one text part.
 
 pub mod archive;
 mod content;
@@ -37,7 +38,8 @@ pub struct Part {
     pub filename: Option<String>,
     /// Whether it has a Content-ID, which an HTML part can refer to.
     pub has_content_id: bool,
-    /// Where the body is, in the body of the message; of a multipart the preamble. Empty for messages.
+    /// Where the body is, in the body of the message; of a multipart the preamble. Empty for
+    /// messages.
     pub body: Range<usize>,
     /// What is in it.
     pub content: Content,
@@ -98,14 +100,16 @@ impl Part {
         }
     }
 
-    /// The last extensions of the file name, in lower case: `["pdf", "exe"]` of `bill.pdf.exe`; at most two.
+    /// The last extensions of the file name, in lower case: `["pdf", "exe"]` of `bill.pdf.exe`; at
+    /// most two.
     #[must_use]
     pub fn extensions(&self) -> Vec<String> {
         self.filename.as_deref().map(extensions).unwrap_or_default()
     }
 }
 
-/// The last extensions of a file name, in lower case, at most two. White space around them is not part of them.
+/// The last extensions of a file name, in lower case, at most two. White space around them is not
+/// part of them.
 #[must_use]
 pub fn extensions(name: &str) -> Vec<String> {
     let name = name.rsplit(['/', '\\']).next().unwrap_or(name);

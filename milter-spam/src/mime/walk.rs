@@ -1,7 +1,9 @@
-//! Finds the parts: one pass over the lines of the body with a stack of the boundaries that are open.
+//! Finds the parts: one pass over the lines of the body with a stack of the boundaries that are
+//! open.
 //!
-//! A line is compared to each open boundary, of which there are no more than the limit on depth, and the bytes of a body are looked at
-//! once; so the cost is that of the body, not of the nesting. Boundaries of multiparts beyond the depth are content.
+//! A line is compared to each open boundary, of which there are no more than the limit on depth,
+//! and the bytes of a body are looked at once; so the cost is that of the body, not of the nesting.
+//! Boundaries of multiparts beyond the depth are content.
 
 use super::content::{self, Budget, Content};
 use super::{Encoding, Part};
@@ -21,7 +23,8 @@ struct Walk<'a> {
     reached: &'a mut Reached,
     parts: Vec<Part>,
     stack: Vec<Open>,
-    /// The part whose body is being read, which for a multipart is its preamble; none in an epilogue.
+    /// The part whose body is being read, which for a multipart is its preamble; none in an
+    /// epilogue.
     leaf: Option<usize>,
 }
 
@@ -96,7 +99,8 @@ impl Walk<'_> {
             })
     }
 
-    /// Reads the header of the part at `at` in the multipart at `level`; gives back where its body begins.
+    /// Reads the header of the part at `at` in the multipart at `level`; gives back where its body
+    /// begins.
     fn next_part(&mut self, level: usize, at: usize) -> usize {
         let Some(parent) = self.stack.get(level).map(|open| open.part) else {
             return at;
@@ -122,7 +126,8 @@ impl Walk<'_> {
         (headers, at + read)
     }
 
-    /// Adds a part whose body begins at `at`, and those that begin with it; gives back where to read on.
+    /// Adds a part whose body begins at `at`, and those that begin with it; gives back where to
+    /// read on.
     fn begin(
         &mut self,
         headers: &Headers,
@@ -157,7 +162,8 @@ impl Walk<'_> {
         at
     }
 
-    /// Ends the part at hand before the delimiter at `at`; the line end before it belongs to the delimiter.
+    /// Ends the part at hand before the delimiter at `at`; the line end before it belongs to the
+    /// delimiter.
     fn end_leaf(&mut self, at: usize) {
         let Some(part) = self.leaf.take().and_then(|leaf| self.parts.get_mut(leaf)) else {
             return;
@@ -218,7 +224,8 @@ mod tests {
         check("A: b\n\nhello\n", &["0 text/plain \"hello\\r\\n\""]);
         check("", &["0 text/plain \"\""]);
         check(
-            "Content-Type: multipart/mixed; boundary=x\n\npreamble\n--x\n\none\n--x \nContent-Type: text/html\n\ntwo\n--x--\nepilogue\n--x\n\nno\n",
+            "Content-Type: multipart/mixed; boundary=x\n\npreamble\n--x\n\none\n--x \n\
+             Content-Type: text/html\n\ntwo\n--x--\nepilogue\n--x\n\nno\n",
             &[
                 "0 multipart/mixed",
                 "1 text/plain \"one\"",
@@ -226,7 +233,9 @@ mod tests {
             ],
         );
         check(
-            "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/alternative; boundary=xx\n\n--xx\n\na\n--xx\n\nb\n--x\n\nc\n",
+            "Content-Type: multipart/mixed; boundary=x\n\n--x\n\
+             Content-Type: multipart/alternative; boundary=xx\n\n--xx\n\na\n--xx\n\nb\n--x\n\nc\n\
+             ",
             &[
                 "0 multipart/mixed",
                 "1 multipart/alternative",
@@ -240,7 +249,9 @@ mod tests {
     #[test]
     fn reads_messages_within_messages() {
         check(
-            "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\nSubject: s\nContent-Type: multipart/mixed; boundary=y\n\n--y\n\ninner\n--y--\n--x\n\nouter\n--x--\n",
+            "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\n\
+             Subject: s\nContent-Type: multipart/mixed; boundary=y\n\n--y\n\ninner\n--y--\n--x\n\
+             \nouter\n--x--\n",
             &[
                 "0 multipart/mixed",
                 "1 message/rfc822",
@@ -266,7 +277,8 @@ mod tests {
     #[test]
     fn headers_end_at_a_boundary() {
         check(
-            "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/html\n--x\n\nb\n--x--\n",
+            "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/html\n--x\n\n\
+             b\n--x--\n",
             &[
                 "0 multipart/mixed",
                 "1 text/html \"\"",

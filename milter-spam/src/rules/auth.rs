@@ -1,4 +1,5 @@
-//! Checks on SPF, DKIM, DMARC and ARC, from what a trusted host before us wrote (RFC 8601). Nothing is looked up here.
+//! Checks on SPF, DKIM, DMARC and ARC, from what a trusted host before us wrote (RFC 8601). Nothing
+//! is looked up here.
 
 use super::{Group, Hit, Rule};
 use crate::authentication::Finding;
@@ -197,7 +198,8 @@ fn dkim_without_pass(facts: &Facts, result: &str) -> Option<Hit> {
         .then(|| named(Hit::new(), finding))
 }
 
-/// The policy is a property (`policy.p`, `policy.published-domain-policy`) or stands in a comment (`p=reject`).
+/// The policy is a property (`policy.p`, `policy.published-domain-policy`) or stands in a comment
+/// (`p=reject`).
 fn dmarc(facts: &Facts, policy: &str) -> Option<Hit> {
     let finding = facts.authentication.with("dmarc", "fail")?;
     let asked = [

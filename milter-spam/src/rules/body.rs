@@ -113,7 +113,8 @@ fn empty_body(facts: &Facts) -> Option<Hit> {
 /// Words that are compared of each text.
 const WORDS_MAX: usize = 10_000;
 
-/// The different words of a text, without punctuation and case. Addresses of links are no words: HTML does not show them.
+/// The different words of a text, without punctuation and case. Addresses of links are no words:
+/// HTML does not show them.
 fn words(text: &str) -> HashSet<String> {
     text.split_whitespace()
         .filter(|word| !word.contains("://"))

@@ -1,6 +1,8 @@
-//! Checks on the client: what it calls itself, and what the DNS calls it. Not run for clients that are one of us.
+//! Checks on the client: what it calls itself, and what the DNS calls it. Not run for clients that
+//! are one of us.
 //!
-//! Of the two heuristics on names the stronger counts, as with rspamd: `HFILTER_HELO_n` or `HFILTER_HOSTNAME_n`.
+//! Of the two heuristics on names the stronger counts, as with rspamd: `HFILTER_HELO_n` or
+//! `HFILTER_HOSTNAME_n`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -256,7 +258,8 @@ const LINES: [(&str, u8); 33] = [
     ("peer", 1),
 ];
 
-/// How much a host name looks like that of a customer's line: one of [`LINES`] between dots, dashes and digits.
+/// How much a host name looks like that of a customer's line: one of [`LINES`] between dots, dashes
+/// and digits.
 fn level(name: &str) -> u8 {
     let edge = |byte: Option<&u8>| matches!(byte, Some(b'.' | b'-'));
     let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);

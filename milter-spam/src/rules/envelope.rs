@@ -96,7 +96,8 @@ fn forged_sender(facts: &Facts) -> Option<Hit> {
     Hit::when(!facts.envelope.is_bounce() && !related && !rewritten && !returns && !list)
 }
 
-/// Mail by a list or in blind copy is as usual, so just what names others and not one of ours counts.
+/// Mail by a list or in blind copy is as usual, so just what names others and not one of ours
+/// counts.
 fn forged_recipients(facts: &Facts) -> Option<Hit> {
     let recipients = &facts.envelope.recipients;
     let named: Vec<&Mailbox> = facts

@@ -1,6 +1,8 @@
-//! File name extensions: which are programs, which are archives, and which content types belong to the common ones.
+//! File name extensions: which are programs, which are archives, and which content types belong to
+//! the common ones.
 
-/// Extensions of what runs when it is opened, and how sure a sign that is: 2 is the whole weight of the check, 1 half of it, 4 twice.
+/// Extensions of what runs when it is opened, and how sure a sign that is: 2 is the whole weight of
+/// the check, 1 half of it, 4 twice.
 const BAD: [(&str, f64); 62] = [
     ("ace", 4.0),
     ("ade", 2.0),
@@ -114,7 +116,8 @@ const TYPES: [(&str, &[&str]); 12] = [
     ("ics", &["text/calendar", "application/ics"]),
 ];
 
-/// How sure a sign of harm an extension is, as a part of the weight of the check; `None` where it is none.
+/// How sure a sign of harm an extension is, as a part of the weight of the check; `None` where it
+/// is none.
 pub(super) fn badness(extension: &str) -> Option<f64> {
     BAD.iter()
         .find(|(bad, _)| *bad == extension)
@@ -126,7 +129,8 @@ pub(super) fn is_archive(extension: &str) -> bool {
     ARCHIVES.contains(&extension)
 }
 
-/// Whether a file of this extension may be sent as this content type. Everything may be sent as bytes.
+/// Whether a file of this extension may be sent as this content type. Everything may be sent as
+/// bytes.
 pub(super) fn fits(extension: &str, content_type: &str) -> bool {
     content_type == "application/octet-stream"
         || TYPES

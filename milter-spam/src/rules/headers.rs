@@ -1,4 +1,5 @@
-//! Checks on header fields that have no file of their own: presence, number, form, date, mail programs, lists.
+//! Checks on header fields that have no file of their own: presence, number, form, date, mail
+//! programs, lists.
 
 use super::{Group, Hit, Rule};
 use crate::date::Date;
@@ -294,7 +295,8 @@ fn list_unsubscribe(facts: &Facts) -> Option<Hit> {
     Hit::when(facts.headers.has("List-Unsubscribe"))
 }
 
-/// Signs that only the software of a discussion list leaves together; newsletters have just one of them.
+/// Signs that only the software of a discussion list leaves together; newsletters have just one of
+/// them.
 fn mailing_list(facts: &Facts) -> Option<Hit> {
     let has = |name| facts.headers.has(name);
     let listed = has("List-Id") && has("List-Post");

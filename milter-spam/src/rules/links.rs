@@ -1,4 +1,5 @@
-//! Checks on links: addresses that hide where they lead, and links that show another place than they lead to.
+//! Checks on links: addresses that hide where they lead, and links that show another place than
+//! they lead to.
 
 use std::net::IpAddr;
 
@@ -179,8 +180,8 @@ fn shown_host(link: &Link) -> Option<String> {
     .then(|| host.to_ascii_lowercase())
 }
 
-/// Both domains, where a link shows another one than it leads to. The same name below another suffix is none, nor is a redirection
-/// that names the shown one.
+/// Both domains, where a link shows another one than it leads to. The same name below another
+/// suffix is none, nor is a redirection that names the shown one.
 fn lured(link: &Link) -> Option<(String, String)> {
     let shown = registered_domain(&shown_host(link)?)?;
     let real = match link.domain() {
@@ -197,7 +198,8 @@ fn lured(link: &Link) -> Option<(String, String)> {
     (shown != real && name(&shown) != name(&real) && !names_it).then_some((shown, real))
 }
 
-/// Full weight for domains that look alike or have nothing in common, as rspamd grades it; less in between.
+/// Full weight for domains that look alike or have nothing in common, as rspamd grades it; less in
+/// between.
 fn phishing(facts: &Facts) -> Option<Hit> {
     let (shown, real) = facts
         .links

@@ -412,7 +412,8 @@ fn archives(facts: &Facts) -> impl Iterator<Item = &Archive> {
     })
 }
 
-/// Names of attachments and of the files in archives. Office documents are archives too, but hold no programs by name.
+/// Names of attachments and of the files in archives. Office documents are archives too, but hold
+/// no programs by name.
 fn file_names(facts: &Facts) -> impl Iterator<Item = &str> {
     let attached = facts
         .parts

@@ -1,11 +1,12 @@
 //! The checks: [`Rule`] is one of them, [`TABLE`] is all of them.
 //!
-//! To add one, write a function from [`Facts`] to an optional [`Hit`] in the file of its family, and a row in the table of that file;
-//! name, description and weight are then in the configuration, in `milter-spam symbols` and in every report. A test fails until there is a
-//! message that it hits and one that it does not.
+//! To add one, write a function from [`Facts`] to an optional [`Hit`] in the file of its family,
+//! and a row in the table of that file; name, description and weight are then in the configuration,
+//! in `milter-spam symbols` and in every report. A test fails until there is a message that it hits
+//! and one that it does not.
 //!
-//! Names and weights follow rspamd's where the check is the same. A check is pure, looks at nothing but the facts, and is
-//! linear in them.
+//! Names and weights follow rspamd's where the check is the same. A check is pure, looks at nothing
+//! but the facts, and is linear in them.
 
 mod addresses;
 mod auth;

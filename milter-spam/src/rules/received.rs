@@ -1,4 +1,5 @@
-//! Checks on Received fields (RFC 5321 section 4.4): how many hops there were, and which of them nobody writes but spam programs.
+//! Checks on Received fields (RFC 5321 section 4.4): how many hops there were, and which of them
+//! nobody writes but spam programs.
 //!
 //! The field of the MTA that asks is not among them: a filter sees the message before it is added.
 
@@ -109,7 +110,8 @@ pub(super) const TABLE: &[Rule] = &[
     ),
 ];
 
-/// The fields with folds made spaces, top to bottom. Their number and size are bounded by the limits on the header.
+/// The fields with folds made spaces, top to bottom. Their number and size are bounded by the
+/// limits on the header.
 fn fields(facts: &Facts) -> impl Iterator<Item = String> {
     facts.headers.all("Received").map(|value| {
         let text = String::from_utf8_lossy(value);

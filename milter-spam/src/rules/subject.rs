@@ -228,7 +228,8 @@ fn excess_qp(facts: &Facts) -> Option<Hit> {
     Hit::when(needless(facts)?.quoted > 0)
 }
 
-/// A quarter of the weight, and the whole where there is nothing but the address; a bare `www.` name a tenth.
+/// A quarter of the weight, and the whole where there is nothing but the address; a bare `www.`
+/// name a tenth.
 fn url(facts: &Facts) -> Option<Hit> {
     let link = facts
         .links
@@ -248,7 +249,8 @@ fn hidden_characters(facts: &Facts) -> Option<Hit> {
     if let Some(turn) = text.chars().find(|c| script::is_bidi_override(*c)) {
         return Some(Hit::new().with(format!("U+{:04X}", u32::from(turn))));
     }
-    // Joiners have their place in emoji and in scripts that join letters; between Latin letters they hide words.
+    // Joiners have their place in emoji and in scripts that join letters; between Latin letters
+    // they hide words.
     let mut before = ' ';
     let mut within = None;
     for c in text.chars() {

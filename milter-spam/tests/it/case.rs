@@ -1,6 +1,8 @@
-//! The language of the case files: a message in a few lines, and the symbols that it must and must not get.
+//! The language of the case files: a message in a few lines, and the symbols that it must and must
+//! not get.
 //!
-//! Each case changes an ordinary message. Lines up to `---` change the envelope and the header or say what is expected, the rest is the body:
+//! Each case changes an ordinary message. Lines up to `---` change the envelope and the header or
+//! say what is expected, the rest is the body:
 //!
 //! ```text
 //! = title
@@ -10,12 +12,13 @@
 //! helo NAME / sender ADDRESS (`<>`) / rcpt ADDRESS … / login NAME / local / trust AUTHSERV-ID
 //! no helo / no client / no sender
 //! Name: value             in place of the fields of that name
-//! &Name: value            one more          !Name    without it        ^text    a line as it stands
+//! &Name: value            one more       !Name    without it       ^text    a line as it stands
 //! ---
 //! body
 //! ```
 //!
-//! `\xNN`, `\u{N}`, `\n`, `\r`, `\t`, `\\` and `\*{N:text}` (N times) stand for what cannot be typed.
+//! `\xNN`, `\u{N}`, `\n`, `\r`, `\t`, `\\` and `\*{N:text}` (N times) stand for what cannot be
+//! typed.
 
 use milter_spam::config::Settings;
 use milter_spam::date::{self, Date};
@@ -45,7 +48,8 @@ pub(crate) struct Case {
 
 /// The header of the message that cases change.
 const ORDINARY: &str = "\
-Received: from laptop.example.org (laptop.example.org [198.51.100.9]) by mail.example.org (Postfix) with ESMTPSA id 4cXyz; Thu, 9 Oct 2025 08:53:00 +0000
+Received: from laptop.example.org (laptop.example.org [198.51.100.9]) \
+by mail.example.org (Postfix) with ESMTPSA id 4cXyz; Thu, 9 Oct 2025 08:53:00 +0000
 Date: Thu, 9 Oct 2025 08:52:50 +0000
 From: Ann Lee <ann@example.org>
 To: Bob <bob@example.net>

@@ -1,4 +1,5 @@
-//! Messages that are made to be expensive: none may cost many times what an ordinary one of the same size does.
+//! Messages that are made to be expensive: none may cost many times what an ordinary one of the
+//! same size does.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use milter_spam::facts::Message;
 
 use crate::case::scanner;
 
-/// How much dearer a hostile message may be. Most cost less than an ordinary one, since limits end the work.
+/// How much dearer a hostile message may be. Most cost less than an ordinary one, since limits end
+/// the work.
 const DEARER: u32 = 50;
 
 /// What a scan takes, the quicker of two.
@@ -25,7 +27,8 @@ fn cost(bytes: &[u8]) -> Duration {
     once().min(once())
 }
 
-/// A message of `size` bytes as people send them: text, HTML with links, and an attachment in base64.
+/// A message of `size` bytes as people send them: text, HTML with links, and an attachment in
+/// base64.
 fn ordinary(size: usize) -> Vec<u8> {
     let text = "Hello Bob, here are the minutes, see http://www.example.com/ for more.\r\n";
     let html =
@@ -38,7 +41,8 @@ fn ordinary(size: usize) -> Vec<u8> {
         )
     };
     let message = format!(
-        "From: Ann <ann@example.org>\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n{}{}{}--b--\r\n",
+        "From: Ann <ann@example.org>\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n{}{}{}--b--\r\n",
         part("text/plain", text, size / 10),
         part("text/html", html, size / 10),
         part(

@@ -1,4 +1,5 @@
-//! Tests of the filter as a whole: every check by cases in text files, hostile messages, random ones, and the filter behind a real socket.
+//! Tests of the filter as a whole: every check by cases in text files, hostile messages, random
+//! ones, and the filter behind a real socket.
 
 #![cfg(test)]
 

@@ -1,4 +1,5 @@
-//! The filter behind a real socket, spoken to as an MTA does: what it answers and how it changes the message.
+//! The filter behind a real socket, spoken to as an MTA does: what it answers and how it changes
+//! the message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
