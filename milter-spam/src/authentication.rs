@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn reads_trusted_fields() {
         let found = read(
-            "MX.example.org 1;\r\n spf=pass smtp.mailfrom=a@b.example;\r\n dkim=fail (bad signature)\r\n header.d=b.example \
+            "MX.example.org 1;\r\n spf=pass smtp.mailfrom=a@b.example;\r\n dkim=fail \
+             (bad signature)\r\n header.d=b.example \
              header.s=x; dmarc=fail (p=reject dis=none) header.from=\"b.example\"",
         );
         assert_eq!(found.findings.len(), 3);
