@@ -5,5 +5,5 @@
 mod bad_input;
 mod dkim;
 mod filters;
-mod orchestrator;
 mod opendkim;
+mod orchestrator;
