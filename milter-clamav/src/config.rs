@@ -131,7 +131,8 @@ impl Default for Scan {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySection {
-    /// With malware in it: `reject`, `quarantine`, `discard`, or `tag` (deliver, told in its header).
+    /// With malware in it: `reject`, `quarantine`, `discard`, or `tag` (deliver, told in its
+    /// header).
     pub on_infected: OnFound,
     /// With encrypted content, where clamd.conf has `AlertEncrypted yes`: as for `on_infected`.
     pub on_encrypted: OnFound,

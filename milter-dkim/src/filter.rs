@@ -287,7 +287,8 @@ impl Finish {
             }
         };
         let keys: Vec<String> = fields.iter().map(key_of).collect();
-        info!(%queue_id, decision = summary.decision, reason = summary.reason, keys = keys.join(", "));
+        let keys = keys.join(", ");
+        info!(%queue_id, decision = summary.decision, reason = summary.reason, keys);
         // The first ends up on top.
         let edits = fields.iter().rev().map(|field| self.insert(field));
         Outcome {

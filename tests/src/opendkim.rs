@@ -1,5 +1,5 @@
-//! Debian's opendkim, private to a test: its own configuration, socket, and file of public keys. The
-//! system's opendkim is not touched, and nothing is looked up in DNS.
+//! Debian's opendkim, private to a test: its own configuration, socket, and file of public keys.
+//! The system's opendkim is not touched, and nothing is looked up in DNS.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

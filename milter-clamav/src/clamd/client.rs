@@ -312,7 +312,8 @@ async fn connect(server: &Address) -> io::Result<Box<dyn Socket>> {
     }
 }
 
-/// Reads until the reply is complete. May be dropped at any time: what was read is kept in `decoder`.
+/// Reads until the reply is complete. May be dropped at any time: what was read is kept in
+/// `decoder`.
 async fn receive(
     reader: &mut ReadHalf<Box<dyn Socket>>,
     decoder: &mut ReplyDecoder,

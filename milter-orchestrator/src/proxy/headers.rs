@@ -8,7 +8,8 @@
 //! in the order that means the same to Postfix and Sendmail: changes, deletions from the last of a
 //! name up, insertions from the bottom up, additions.
 //!
-//! Pure; edits come checked (the filter's conversation sees to that). The one failure is a header over its limits.
+//! Pure; edits come checked (the filter's conversation sees to that). The one failure is a header
+//! over its limits.
 
 use std::collections::HashMap;
 

@@ -45,7 +45,8 @@ const DEFAULT_MACROS: [(MacroStage, &str); 7] = [
     ),
     (
         MacroStage::Mail,
-        "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer} {auth_ssf}",
+        "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} \
+         {mail_mailer} {auth_ssf}",
     ),
     (MacroStage::Rcpt, "i {rcpt_addr} {rcpt_host} {rcpt_mailer}"),
     (MacroStage::Data, "i"),

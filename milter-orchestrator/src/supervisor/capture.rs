@@ -3,8 +3,8 @@
 //!
 //! A line is cut at [`LINE_MAX`], and everything that is no plain text in it is escaped, so that no
 //! child can forge a line of ours or make us keep what it writes. A line of our own daemons' JSON
-//! keeps its level and is shown as text, since JSON within JSON is for nobody. While we do not read,
-//! the child waits in its write: nothing is buffered beyond one line.
+//! keeps its level and is shown as text, since JSON within JSON is for nobody. While we do not
+//! read, the child waits in its write: nothing is buffered beyond one line.
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;

@@ -37,7 +37,8 @@ fn broken(site: &Site) -> String {
             text,
             "[listen.{policy}]\nsocket = \"unix:{path}/{policy}.sock\"\n\
              [milter.broken-{policy}]\ncommand = [\"false\"]\non_failure = \"{policy}\"\n\
-             [[route]]\nmatch = {{ listen = \"{policy}\" }}\nchain = [\"broken-{policy}\", \"dkim\"]"
+             [[route]]\nmatch = {{ listen = \"{policy}\" }}\n\
+             chain = [\"broken-{policy}\", \"dkim\"]"
         );
     }
     text + "[[route]]\nchain = []\n"

@@ -94,7 +94,7 @@ mod tests {
         let log = r#"{"message":"ready","milter":"dkim"}
             not JSON
             {"message":"{\"queue_id\":\"4A2B\",\"by\":\"nobody\"}","milter":"dkim"}
-            {"message":"message","queue_id":"4A2B","replays":1,"by":"spam","filters":"spam=reject"}"#;
+            {"queue_id":"4A2B","replays":1,"by":"spam","filters":"spam=reject"}"#;
         let decided = decided(log);
         assert_eq!(decided.len(), 1);
         assert_eq!(decided["4A2B"].by, "spam");

@@ -277,7 +277,7 @@ impl Session {
         };
         part.error = Some(error.to_string());
         if again {
-            tracing::warn!(filter = %name, %queue_id, %error, "filter failed, it is told all again");
+            tracing::warn!(filter = %name, %queue_id, %error, "filter failed, told all again");
             part.restart();
             child.member.health.count_replay(&error.to_string());
             child.dial(now + child.member.timeouts.connect);

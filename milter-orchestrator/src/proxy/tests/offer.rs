@@ -177,7 +177,8 @@ fn macro_lists_keep_the_defaults_and_name_both_ends() {
         |stage| list_for(&reply, stage).map(|list| String::from_utf8_lossy(list).into_owned());
     assert_eq!(
         list(MacroStage::Mail).unwrap(),
-        "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer} {auth_ssf} {client_ptr}"
+        "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} \
+         {mail_mailer} {auth_ssf} {client_ptr}"
     );
     assert_eq!(list(MacroStage::EndOfMessage).unwrap(), "i {msg_id} {x}");
     assert_eq!(list(MacroStage::EndOfHeaders).unwrap(), "i");

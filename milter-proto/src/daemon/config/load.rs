@@ -15,7 +15,7 @@ use toml::de::{DeTable, Deserializer};
 
 use super::mistake::Mistake;
 use super::outline::Outline;
-use super::{ConfigError, overlay, shared};
+use super::{ConfigError, check, overlay};
 use crate::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_NOPERM};
 use crate::daemon::{Failure, Program};
 
@@ -82,7 +82,7 @@ impl Source {
 
     /// The program that the settings make; nothing is opened but what [`Program::prepare`] reads.
     pub(crate) fn prepare<P: Program>(&self, settings: P::Settings) -> Result<P, Failure> {
-        shared::check(&P::common(&settings))
+        check::sections(&P::common(&settings))
             .and_then(|()| P::prepare(settings))
             .map_err(|error| self.refusal(&error))
     }

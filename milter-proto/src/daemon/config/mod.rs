@@ -1,6 +1,7 @@
 //! Configuration: TOML in, settings out, mistakes with file, line, a caret and the nearest known
 //! name.
 
+mod check;
 mod default_file;
 mod effective;
 pub(crate) mod load;
@@ -11,7 +12,7 @@ mod place;
 mod quantity;
 mod secret;
 mod sections;
-mod shared;
+
 #[cfg(test)]
 mod tests;
 

@@ -95,7 +95,8 @@ pub(crate) const SENDMAIL: Capture = Capture {
     turns: &[
         (OFFER, b"O\0\0\0\x06\0\0\x01\xff\0\0\x04\0"),
         (
-            b"DCj\0sm.lab.test\0_\0localhost [127.0.0.1]\0{daemon_name}\0MTA\0{if_name}\0localhost\0",
+            b"DCj\0sm.lab.test\0_\0localhost [127.0.0.1]\0{daemon_name}\0MTA\0\
+              {if_name}\0localhost\0",
             b"",
         ),
         (b"Clocalhost\x004\xa6\x2c127.0.0.1\0", b"c"),
@@ -113,7 +114,10 @@ pub(crate) const SENDMAIL: Capture = Capture {
             b"",
         ),
         (b"R<r1@lab.test>\0", b"c"),
-        (b"DR{rcpt_mailer}\0local\0{rcpt_host}\0\0{rcpt_addr}\0nosuch-user\0", b""),
+        (
+            b"DR{rcpt_mailer}\0local\0{rcpt_host}\0\0{rcpt_addr}\0nosuch-user\0",
+            b"",
+        ),
         (b"R<nosuch-user@sm.lab.test>\0", b"c"),
         (b"T", b"c"),
         (b"LSubject\0x\0", b"c"),
@@ -121,7 +125,10 @@ pub(crate) const SENDMAIL: Capture = Capture {
         (b"LFrom\0a@lab.test\0", b"c"),
         (b"N", b"c"),
         (b"Bbody\r\n", b"s"),
-        (b"DE{msg_id}\0<202611221343.6AMDhMMR013809@sm.lab.test>\0", b""),
+        (
+            b"DE{msg_id}\0<202611221343.6AMDhMMR013809@sm.lab.test>\0",
+            b"",
+        ),
         (b"E", b"c"),
         (b"DM{mail_addr}\0s2@x.test\0", b""),
         (b"M<s2@x.test>\0", b"c"),

@@ -6,7 +6,7 @@ use super::{Common, ConfigError, Server};
 use crate::daemon::{Failure, privileges};
 
 /// The first mistake.
-pub(crate) fn check(common: &Common) -> Result<(), ConfigError> {
+pub(crate) fn sections(common: &Common) -> Result<(), ConfigError> {
     if let Some(server) = &common.server {
         check_limits(server)?;
     }
