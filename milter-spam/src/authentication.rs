@@ -109,8 +109,13 @@ fn clauses(text: &str) -> Vec<Clause> {
     let mut all = vec![Clause::default()];
     let (mut word, mut comment) = (String::new(), String::new());
     let (mut quoted, mut depth) = (false, 0_usize);
-    for c in text.chars() {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
         match c {
+            // A quoted pair. Who removes forged fields reads it so; read otherwise, a comment
+            // would end earlier here than there, and a forged field be taken for a trusted one.
+            '\\' if depth > 0 => comment.extend(chars.next()),
+            '\\' if quoted => word.extend(chars.next()),
             '"' if depth == 0 => quoted = !quoted,
             '(' if !quoted => depth += 1,
             ')' if !quoted && depth > 0 => {
@@ -193,6 +198,8 @@ mod tests {
             "",
             "(mx.example.org) x; spf=pass",
             "\"unclosed; spf=pass",
+            "(\\) mx.example.org; spf=pass \\() other.example; none",
+            "\"\\\"\" mx.example.org; spf=pass",
         ] {
             assert_eq!(read(field), Authentication::default(), "{field}");
         }
