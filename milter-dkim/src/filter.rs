@@ -3,8 +3,8 @@
 //! At the end of the header it is decided whether to sign or to verify ([`decide`]); then the
 //! header is let go, the body is hashed as it comes, and keys are fetched meanwhile. The MTA is
 //! never kept waiting before the end of the message. A message is never refused for what its
-//! signatures are; it is put off only when signing fails by our own fault. One line of log for each
-//! message.
+//! signatures are; it is put off when signing fails by our own fault, and refused when it brings
+//! more forged results than can be removed ([`FORGED_MAX`]). One line of log for each message.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use milter_proto::daemon::escaped;
 use milter_proto::edit::Edit;
 use milter_proto::filter::{Context, Filter, Needs, Transaction};
 use milter_proto::message;
-use milter_proto::verdict::{BodyVerdict, Outcome, Verdict};
+use milter_proto::verdict::{BodyVerdict, Outcome, SmtpReply, Verdict};
 use milter_proto::wire::options::{Actions, Steps};
 use tracing::{error, info, warn};
 
@@ -27,6 +27,10 @@ use crate::auth::header::{Field, Header, TooLarge};
 use crate::auth::results::{self, AuthenticationResults, MethodResult};
 use crate::config::Meaning;
 use crate::decide::{Decision, NoAuthor, Subject, author, decide};
+
+/// How many fields in our name are removed. A message with more is refused: each removal makes an
+/// MTA read through the header once more, and nobody but a forger sends that many.
+pub const FORGED_MAX: usize = 1000;
 
 /// The filter; one for all connections.
 pub struct DkimFilter {
@@ -248,7 +252,7 @@ impl ResultFields {
     /// Another Authentication-Results field.
     fn note(&mut self, value: &[u8], authserv_id: &str) {
         self.seen = self.seen.saturating_add(1);
-        if results::speaks_for(value, authserv_id) {
+        if self.forged.len() <= FORGED_MAX && results::speaks_for(value, authserv_id) {
             self.forged.push(self.seen);
         }
     }
@@ -353,6 +357,9 @@ impl Finish {
     /// Removes the results of others in our name, from the last to the first since each removal
     /// renumbers those behind it, and puts ours on top.
     fn report(self, results: Vec<MethodResult>) -> Outcome {
+        if self.results.forged.len() > FORGED_MAX {
+            return refused(&self.queue_id);
+        }
         let forged = self.results.forged.iter().rev();
         let mut edits: Vec<Edit> = forged
             .map(|&index| Edit::delete(index, results::FIELD))
@@ -385,6 +392,15 @@ impl Finish {
         };
         Edit::insert(0, field.name.clone(), value)
     }
+}
+
+/// More forged results than are removed: with some of them left in, the message must not go on.
+fn refused(queue_id: &[u8]) -> Outcome {
+    let queue_id = escaped(queue_id);
+    warn!(%queue_id, decision = "reject", reason = "more forged results than can be removed");
+    let text = "too many Authentication-Results fields in our name";
+    let reply = SmtpReply::new(550, "5.7.1", text);
+    reply.map_or(Verdict::Reject, Verdict::Reply).into()
 }
 
 /// Domain, selector and algorithm of a signature just made.

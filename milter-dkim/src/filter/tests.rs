@@ -288,6 +288,19 @@ async fn forged_results_go_from_the_last_to_the_first() {
 }
 
 #[tokio::test]
+async fn more_forged_results_than_are_removed_refuse_the_message() {
+    for (count, refused) in [(FORGED_MAX, false), (FORGED_MAX + 1, true)] {
+        let forged = ("Authentication-Results", " mx.example.org; dkim=pass");
+        let fields = vec![forged; count];
+        let response = send(&meaning(), OUTSIDE, "", (&fields, "x\r\n")).await;
+        let edits = if refused { 0 } else { count + 1 };
+        assert_eq!(response.edits.len(), edits, "{count}");
+        let reply = matches!(&response.verdict, Verdict::Reply(reply) if reply.code() == 550);
+        assert_eq!(reply, refused, "{count}: {:?}", response.verdict);
+    }
+}
+
+#[tokio::test]
 async fn modes_are_kept() {
     for (mode, client, expected) in [
         (Mode::Sign, OUTSIDE, ""),
