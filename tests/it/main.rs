@@ -7,3 +7,4 @@ mod dkim;
 mod filters;
 mod opendkim;
 mod orchestrator;
+mod trusted_results;
