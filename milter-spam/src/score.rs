@@ -1,8 +1,8 @@
 //! From hits to a score and an action. Pure.
 //!
-//! Scores add up; a group's hits together weigh no more than its cap. The action is the one with
-//! the highest threshold that the score reaches. Greylisting is not among the actions: there is
-//! nothing here that remembers a message.
+//! Scores add up; a group's hits together weigh no more than its cap. The action is the severest
+//! whose threshold the score reaches. Greylisting is not among the actions: there is nothing here
+//! that remembers a message.
 
 use serde::Serialize;
 
@@ -62,8 +62,9 @@ impl Thresholds {
         self.of
             .iter()
             .filter(|(_, threshold)| score >= *threshold)
-            .max_by(|(_, one), (_, other)| one.total_cmp(other))
-            .map_or(Action::NoAction, |(action, _)| *action)
+            .map(|(action, _)| *action)
+            .max()
+            .unwrap_or(Action::NoAction)
     }
 
     /// The score that is shown as required: the highest of all.
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_threshold_reached_decides() {
+    fn the_severest_action_reached_decides() {
         for (score, action) in [
             (-3.0, Action::NoAction),
             (5.99, Action::NoAction),
@@ -175,6 +176,10 @@ mod tests {
         }
         assert_eq!(Thresholds::default().action(100.0), Action::NoAction);
         assert_eq!(thresholds().required(), 15.0);
+        let crossed = Thresholds {
+            of: vec![(Action::AddHeader, 20.0), (Action::Reject, 15.0)],
+        };
+        assert_eq!(crossed.action(25.0), Action::Reject);
     }
 
     #[test]
