@@ -133,10 +133,13 @@ impl Health {
     }
 
     /// Counts a message on which the failure policy had to speak for the filter, remembers why, and
-    /// has the supervisor look at it at once: for the proxy.
+    /// has the supervisor look at it at once: for the proxy. Where the filter was not even tried,
+    /// the reason for that stays the latest error.
     pub fn count_fallback(&self, why: &str) {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
-        self.note_error(why);
+        if self.may_try() || self.last_error().is_none() {
+            self.note_error(why);
+        }
         self.suspected.notify_one();
     }
 

@@ -274,11 +274,17 @@ async fn with_every_filter_down_nothing_is_accepted_by_default() {
 #[tokio::test]
 async fn one_that_is_known_to_be_down_is_not_called() {
     let stage = Stage::new(vec![vec![Filter::new("a").on_failure(OnFailure::Accept)]]);
-    stage.members[0].health.set_readiness(Readiness::Open);
+    let health = &stage.members[0].health;
+    health.set_readiness(Readiness::Open);
+    health.note_error("ended with status 78");
     let mut mta = stage.mta().await;
     mta.greet().await;
     assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
     assert_eq!(stage.connections(0), 0);
+    // Why it is down says more than that it is.
+    assert_eq!(health.fallbacks(), 1);
+    let error = health.last_error().unwrap();
+    assert_eq!(&*error.message, "ended with status 78");
     // It comes back, and had been expected to want everything.
     stage.members[0].health.set_readiness(Readiness::Ready);
     assert_eq!(mta.message("y\r\n").await.1, Reply::Continue);
