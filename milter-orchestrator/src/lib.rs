@@ -2,7 +2,7 @@
 //!
 //! [`config`] is the file as written, [`blueprint`] what it means; [`supervisor`] keeps the filters
 //! running; [`route`] says which [`member`]s a message goes through and the proxy takes it there;
-//! [`orchestrator`] is the daemon that brings them together. [`status`] and [`control`] show it,
+//! `orchestrator` is the daemon that brings them together. [`status`] and [`control`] show it,
 //! [`explain`] shows what would happen to a message, [`reload`] what of a new configuration counts
 //! at once. Filters are commands and sockets here, never crates.
 
