@@ -147,10 +147,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
             if ends && self.mta.is_written() {
                 return Ok(());
             }
-            let silence = session.awaits_mta().then(|| heard + idle);
-            let deadlines = [session.deadline(), self.stall_deadline(), silence];
-            let deadline = deadlines.into_iter().flatten().min();
             let wants_input = session.wants_input();
+            if !wants_input {
+                self.mta.excuse(now());
+            }
+            let silence = session.awaits_mta().then(|| heard + idle);
+            let deadlines = [
+                session.deadline(),
+                self.stall_deadline(wants_input),
+                silence,
+            ];
+            let deadline = deadlines.into_iter().flatten().min();
             let happened = if deadline.is_some_and(|deadline| deadline <= now()) {
                 // Asked for even when the sockets are never quiet.
                 Happened::Due
@@ -396,13 +403,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
         }
     }
 
-    /// When somebody has taken nothing for too long.
-    fn stall_deadline(&self) -> Option<Instant> {
+    /// When somebody has taken nothing for too long, or not completed what is being read.
+    fn stall_deadline(&self, wants_input: bool) -> Option<Instant> {
         let filters = self.filters.iter().map(|filter| match &filter.line {
             Line::Up(wire) => wire.waiting_since(),
             Line::None | Line::Dialling(_) => None,
         });
-        let mta = [self.mta.waiting_since(), self.mta.incomplete_since()];
+        let incomplete = self.mta.incomplete_since().filter(|_| wants_input);
+        let mta = [self.mta.waiting_since(), incomplete];
         let earliest = filters.chain(mta).flatten().min();
         earliest.map(|since| since + self.stall)
     }
@@ -410,7 +418,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
     fn check_stalls(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
         let stall = self.stall;
         let stalled = |since: Option<Instant>| since.is_some_and(|since| since + stall <= now());
-        if stalled(self.mta.waiting_since()) || stalled(self.mta.incomplete_since()) {
+        let incomplete = self.mta.incomplete_since();
+        let incomplete = incomplete.filter(|_| session.wants_input());
+        if stalled(self.mta.waiting_since()) || stalled(incomplete) {
             return Err(ConnectionError::Stalled(stall));
         }
         for index in 0..self.filters.len() {

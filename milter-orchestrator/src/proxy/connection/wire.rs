@@ -242,8 +242,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.begun
     }
 
+    /// Nothing is being read: an incomplete frame is not the peer's fault, and has its time from
+    /// now on.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        if let Some(begun) = &mut self.begun {
+            *begun = now;
+        }
+    }
+
     /// Judges what is left at the end of the stream.
     pub(super) fn finish(&self, decoder: &Decoder) -> Result<(), WireError> {
         decoder.finish(&self.input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_frame_that_nobody_reads_on_has_its_time_from_then_on() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let begun = Instant::now();
+        let mut wire = Wire::new(near, begun);
+        far.write_all(&[0, 0, 0, 9, b'B']).await.unwrap();
+        std::future::poll_fn(|cx| wire.poll_read(cx)).await;
+        let decoder = Decoder::new(1 << 16);
+        assert!(wire.next_frame(&decoder, begun).unwrap().is_none());
+        assert_eq!(wire.incomplete_since(), Some(begun));
+
+        let later = begun + Duration::from_secs(90);
+        wire.excuse(later);
+        assert_eq!(wire.incomplete_since(), Some(later));
+
+        far.write_all(b"12345678").await.unwrap();
+        std::future::poll_fn(|cx| wire.poll_read(cx)).await;
+        assert!(wire.next_frame(&decoder, later).unwrap().is_some());
+        wire.excuse(later);
+        assert_eq!(wire.incomplete_since(), None);
     }
 }
