@@ -22,6 +22,8 @@ pub(crate) struct Child {
     name: &'static str,
     process: std::process::Child,
     log: PathBuf,
+    /// Where its part of the log begins.
+    log_start: u64,
 }
 
 impl Child {
@@ -32,6 +34,7 @@ impl Child {
             .append(true)
             .open(log)
             .with_context(|| format!("{} cannot be written", log.display()))?;
+        let log_start = out.metadata()?.len();
         let process = command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -40,7 +43,12 @@ impl Child {
             .spawn()
             .with_context(|| format!("{name} cannot be started ({command:?})"))?;
         let log = log.to_owned();
-        Ok(Self { name, process, log })
+        Ok(Self {
+            name,
+            process,
+            log,
+            log_start,
+        })
     }
 
     /// The exit status, once there is one.
@@ -51,7 +59,7 @@ impl Child {
     /// An error with the end of the log when the process is gone.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         if let Some(status) = self.ended()? {
-            let tail = tail(&self.log, 15);
+            let tail = tail(&self.log, self.log_start, 15);
             bail!(
                 "{} ended ({status}); the end of {}:\n{tail}",
                 self.name,
@@ -94,9 +102,11 @@ impl Drop for Child {
     }
 }
 
-/// The last `count` lines of a text file, for an error message.
-pub(crate) fn tail(path: &Path, count: usize) -> String {
-    let text = std::fs::read(path).unwrap_or_default();
+/// The last `count` lines of a text file from an octet on, for an error message.
+pub(crate) fn tail(path: &Path, start: u64, count: usize) -> String {
+    let mut text = std::fs::read(path).unwrap_or_default();
+    let start = usize::try_from(start).unwrap_or(0).min(text.len());
+    text.drain(..start);
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let start = lines.len().saturating_sub(count);
@@ -118,11 +128,13 @@ mod tests {
         drop(child);
         assert!(kill(pid, None).is_err());
 
+        std::fs::write(&log, "of an earlier run\n").unwrap();
         let mut brief = Command::new("sh");
         brief.args(["-c", "echo the reason >&2; exit 3"]);
         let mut child = Child::start("brief", &mut brief, &log).unwrap();
         child.process.wait().unwrap();
         let error = child.must_run().unwrap_err().to_string();
         assert!(error.contains("the reason"), "{error}");
+        assert!(!error.contains("earlier run"), "{error}");
     }
 }

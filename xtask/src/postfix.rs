@@ -116,7 +116,7 @@ impl Postfix {
 
     /// The end of its log.
     pub(crate) fn logged(&self, lines: usize) -> String {
-        crate::child::tail(&self.log, lines)
+        crate::child::tail(&self.log, 0, lines)
     }
 }
 

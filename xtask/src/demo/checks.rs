@@ -384,3 +384,6 @@ fn split(message: &[u8]) -> (&[u8], &[u8]) {
     let end = message.windows(4).position(|window| window == b"\r\n\r\n");
     end.map_or((message, b""), |at| (&message[..at], &message[at + 4..]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,13 +34,20 @@ pub(super) struct Decisions {
 pub(super) fn read(stack: &Path, postfix: &Path) -> Result<Decisions> {
     let stack = fs::read(stack)?;
     let postfix = fs::read(postfix)?;
-    Ok(Decisions {
-        decided: decided(&String::from_utf8_lossy(&stack)),
-        refused: refused(&String::from_utf8_lossy(&postfix)),
-    })
+    Ok(Decisions::from_logs(
+        &String::from_utf8_lossy(&stack),
+        &String::from_utf8_lossy(&postfix),
+    ))
 }
 
 impl Decisions {
+    /// From the texts of both logs.
+    pub(super) fn from_logs(stack: &str, postfix: &str) -> Self {
+        Self {
+            decided: decided(stack),
+            refused: refused(postfix),
+        }
+    }
     /// What was decided of a letter, if that is known.
     pub(super) fn of(&self, sent: &Sent) -> Option<&Decision> {
         let answer = sent.answer.as_ref().ok()?;

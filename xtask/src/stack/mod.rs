@@ -307,3 +307,43 @@ fn read_status(status: &Value) -> Option<Vec<Filter>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn status_is_read() {
+        let status = json!({ "milters": [
+            { "name": "dkim", "state": "up", "pid": 7, "restarts": 0 },
+            { "name": "spam", "state": "backoff", "pid": null },
+        ]});
+        let filters = read_status(&status).unwrap();
+        assert_eq!((filters[0].up, filters[0].pid), (true, Some(7)));
+        assert_eq!((filters[1].up, filters[1].pid), (false, None));
+        assert_eq!(read_status(&json!({})), None);
+        assert_eq!(
+            read_status(&json!({ "milters": [{ "name": "dkim" }] })),
+            None
+        );
+    }
+
+    #[test]
+    fn a_folder_behind_a_closed_one_is_not_reachable() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let allow = |mode| {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(folder.path(), mode).unwrap();
+        };
+        allow(0o755);
+        let open = reachable(&inner);
+        allow(0o700);
+        assert!(!reachable(&inner));
+        // Where the temporary folder itself is open, so is what stands in it.
+        assert_eq!(open, reachable(&std::env::temp_dir()));
+    }
+}
