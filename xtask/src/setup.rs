@@ -20,7 +20,8 @@ use crate::workspace;
 /// A program of another package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tool {
-    /// The program's name, looked for in `PATH` and in the folders of the administrator.
+    /// The program's name, looked for in `PATH` and in the folders of the administrator; or the
+    /// full path of a file.
     pub(crate) program: &'static str,
     /// The Debian package that brings it.
     pub(crate) package: &'static str,
@@ -58,6 +59,42 @@ pub(crate) const MILTERTEST: Tool = Tool {
     package: "miltertest",
     purpose: "speaking to our filters with a foreign implementation of the protocol",
 };
+/// ClamAV's own milter, run behind the orchestrator.
+pub(crate) const CLAMAV_MILTER: Tool = Tool {
+    program: "clamav-milter",
+    package: "clamav-milter",
+    purpose: FOREIGN,
+};
+/// SpamAssassin's daemon, for the milter that asks it.
+pub(crate) const SPAMD: Tool = Tool {
+    program: "spamd",
+    package: "spamd",
+    purpose: FOREIGN,
+};
+/// The milter that asks SpamAssassin.
+pub(crate) const SPAMASS_MILTER: Tool = Tool {
+    program: "spamass-milter",
+    package: "spamass-milter",
+    purpose: FOREIGN,
+};
+/// rspamd, whose proxy worker is a milter.
+pub(crate) const RSPAMD: Tool = Tool {
+    program: "rspamd",
+    package: "rspamd",
+    purpose: FOREIGN,
+};
+/// OpenDMARC, a milter that reads what milters before it wrote.
+pub(crate) const OPENDMARC: Tool = Tool {
+    program: "opendmarc",
+    package: "opendmarc",
+    purpose: FOREIGN,
+};
+/// For the sample filters in C. What rustc links with is a C compiler, so it is there.
+pub(crate) const LIBMILTER: Tool = Tool {
+    program: "/usr/include/libmilter/mfapi.h",
+    package: "libmilter-dev",
+    purpose: "building sample filters against the library that most filters use",
+};
 /// For the optional archives of test mail.
 pub(crate) const XZ: Tool = Tool {
     program: "xz",
@@ -65,7 +102,22 @@ pub(crate) const XZ: Tool = Tool {
     purpose: "unpacking the archives of test mail",
 };
 /// Everything that `cargo xtask test` uses.
-pub(crate) const ALL: &[Tool] = &[CLAMD, POSTFIX, OPENDKIM, OPENDKIM_TOOLS, MILTERTEST, XZ];
+pub(crate) const ALL: &[Tool] = &[
+    CLAMD,
+    POSTFIX,
+    OPENDKIM,
+    OPENDKIM_TOOLS,
+    MILTERTEST,
+    CLAMAV_MILTER,
+    SPAMD,
+    SPAMASS_MILTER,
+    RSPAMD,
+    OPENDMARC,
+    LIBMILTER,
+    XZ,
+];
+
+const FOREIGN: &str = "showing that filters of others work behind the orchestrator";
 
 /// Where packages put their daemons, often missing from a user's `PATH`.
 const DAEMON_FOLDERS: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -141,7 +193,7 @@ fn is_executable(file: &Path) -> bool {
 
 fn absent(tools: &[Tool]) -> Vec<Tool> {
     let mut absent = tools.to_vec();
-    absent.retain(|tool| find(tool.program).is_none());
+    absent.retain(|tool| find(tool.program).is_none() && !Path::new(tool.program).is_file());
     absent
 }
 
@@ -153,7 +205,11 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
 }
 
 fn install_packages(missing: &[Tool]) -> Result<()> {
-    let packages = packages(missing);
+    let mut packages = packages(missing);
+    if packages.contains(&OPENDMARC.package) && find("dbconfig-generate-include").is_none() {
+        // OpenDMARC can do with this instead of a client of a database.
+        packages.push("dbconfig-no-thanks");
+    }
     say(format_args!(
         "setup: installing Debian packages with apt: {}",
         packages.join(" ")
