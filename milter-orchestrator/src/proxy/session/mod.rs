@@ -1,40 +1,56 @@
 //! One connection of an MTA as a state machine: commands of the MTA, replies of filters and the
 //! time go in; commands for filters and replies to the MTA come out.
 //!
-//! The MTA's events are written down ([`note`], [`Message`]). Every filter has a position in what
-//! is written and is told what comes next as soon as it may be ([`feed`]); so filters of one
-//! segment run side by side while the MTA is still sending, a filter that has to begin again on a
-//! new connection just starts over at the first event, and nothing is told twice on a connection.
-//! Where the MTA waits for an answer, all positions are looked at ([`judge`]) until one can be
-//! given.
+//! How one event goes through:
 //!
-//! There is no socket, no clock and no task here. A filter that fails is dealt with
-//! ([`failure`]) and never ends the connection; only an MTA that breaks the protocol
-//! does, which is the one error of this module.
+//! 1. [`Session::command`] takes it. What comes before the last question is answered waits in
+//!    `inbox`; [`Session::advance`] takes it from there, through the protocol's own state machine,
+//!    and says everything that can be said now.
+//! 2. [`note`] writes it down: who the client is in [`Introduction`], everything of a message in
+//!    [`Message`]. Where the MTA wants an answer, a [`Pending`] question is left. At CONNECT and
+//!    MAIL, [`lineup`] chooses the filters.
+//! 3. [`feed`] tells it. Every filter has a position in what is written and is told what comes next
+//!    as soon as it may be. So filters of one segment run side by side while the MTA is still
+//!    sending, a filter that has to begin again on a new connection just starts over at the first
+//!    event, and nothing is told twice on a connection.
+//! 4. [`settle`] takes down what a filter says: edits with its part, its word as its state.
+//! 5. [`judge`] looks at all positions and states until the question can be answered; at the end of
+//!    the message [`finish`] takes one segment after the other and applies their edits.
+//! 6. [`answer`] gives the word, logs the message once it is decided, and ends everybody's part in
+//!    it. What is to be written waits in [`outgoing`].
+//!
+//! Before the first event there is [`negotiation`]. What goes wrong with a filter is dealt with in
+//! [`failure`], what goes by time in [`clock`].
+//!
+//! There is no socket, no clock and no task here. A filter that fails never ends the connection;
+//! only an MTA that breaks the protocol does, which is the one error of this module.
 
+mod answer;
+mod clock;
 mod failure;
 mod feed;
+mod finish;
 mod judge;
+mod lineup;
+mod negotiation;
 mod note;
 mod outgoing;
+mod settle;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use milter_proto::edit::Edit;
-use milter_proto::session::{Event, FilterSide, ProtocolError, Step};
-use milter_proto::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
+use milter_proto::session::{FilterSide, ProtocolError, Step};
 use milter_proto::wire::{Actions, Command, MacroStage, Offer, Reply, Steps};
 
+use self::lineup::Lineup;
 use self::outgoing::Outgoing;
 use super::Shared;
 use super::child::{Child, Link};
 use super::headers::MtaKind;
 use super::message::{Message, Pairs, Told};
-use super::offer::{self, Wish};
 use super::plan::Position;
-use crate::member::{Chain, OnFailure};
 
 /// What is known of the MTA.
 #[derive(Debug)]
@@ -59,13 +75,6 @@ impl Mta {
             .as_ref()
             .is_some_and(|agreed| agreed.actions.contains(action))
     }
-}
-
-/// The filters that a message goes through, by their numbers.
-#[derive(Debug, Clone)]
-struct Lineup {
-    chain: Arc<Chain>,
-    segments: Vec<Vec<usize>>,
 }
 
 /// What the MTA has told of the client, kept for filters that connect later.
@@ -272,181 +281,5 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// Calls every filter that a message may have to go through.
-    fn negotiate(&mut self, offer: &Offer) {
-        self.mta.offer = offer::normalise(offer);
-        let facts = self.facts(None);
-        let members = self.shared.routes.members(&facts);
-        self.children = members.into_iter().map(Child::new).collect();
-        for index in 0..self.children.len() {
-            self.dial(index);
-        }
-        let until = self.now + self.shared.limits.negotiation;
-        self.pending = Some(self.question(None, Position::Connect, until));
-    }
-
-    /// The answer to the MTA, once every filter has answered or failed.
-    fn agree(&mut self) -> Result<(), ProtocolError> {
-        let shared = Arc::clone(&self.shared);
-        let answers: Vec<Option<Offer>> = self
-            .children
-            .iter()
-            .map(|child| match child.side() {
-                Some(side) => Some(side.options().clone()),
-                None => shared.remembered(&child.member.name),
-            })
-            .collect();
-        let wishes: Vec<Wish<'_>> = self
-            .children
-            .iter()
-            .zip(&answers)
-            .map(|(child, answer)| Wish {
-                answer: answer.as_ref(),
-                shadow: child.member.shadow,
-                quarantines: child.member.on_failure == OnFailure::Quarantine,
-            })
-            .collect();
-        let merged = offer::merge(&self.mta.offer, &wishes);
-        let reply = self
-            .side
-            .agree(merged.actions, merged.steps, merged.macros.clone())?;
-        self.mta.agreed = Some(merged);
-        self.pending = None;
-        self.outgoing.push(reply);
-        Ok(())
-    }
-
-    /// Writes an event down, and the question that comes with it.
-    fn event(&mut self, event: Event, asked: bool) -> Result<(), ProtocolError> {
-        let told = Told {
-            macros: self.take_macros(&event),
-            event,
-        };
-        let (at, target) = match &told.event {
-            Event::Abort => {
-                self.end_message("aborted by the MTA");
-                return Ok(());
-            }
-            Event::QuitReuse => {
-                self.forget_client();
-                return Ok(());
-            }
-            Event::Connect(_) => self.note_connect(told),
-            Event::Helo(_) => self.note_helo(told),
-            Event::Unknown(_) => self.note_unknown(told),
-            Event::Mail(_) => self.note_mail(told),
-            Event::Rcpt(_)
-            | Event::Data
-            | Event::Header(_)
-            | Event::EndOfHeaders
-            | Event::Body(_)
-            | Event::EndOfMessage => self.note_content(told),
-        };
-        if !asked {
-            return Ok(());
-        }
-        let until = self.now + self.time_for(at);
-        self.pending = Some(self.question(Some(at), target, until));
-        Ok(())
-    }
-
-    fn question(&self, at: Option<Position>, target: Position, until: Instant) -> Pending {
-        let at_end = at == Some(Position::EndOfMessage);
-        Pending {
-            at,
-            target,
-            until,
-            since: self.now,
-            progress: at_end.then(|| self.now + self.shared.limits.progress),
-        }
-    }
-
-    /// How long the MTA may be left waiting.
-    fn time_for(&self, at: Position) -> Duration {
-        let limits = &self.shared.limits;
-        match (at, self.mta.kind) {
-            (Position::EndOfMessage, _) => limits.end_of_message,
-            (_, MtaKind::Postfix) if self.side.facts().macro_value("v").is_some() => {
-                limits.stage_postfix
-            }
-            _ => limits.stage,
-        }
-    }
-
-    fn take_macros(&mut self, event: &Event) -> Option<Pairs> {
-        let code = event.clone().into_command().code();
-        let place = self.macros.iter().position(|(stage, _)| *stage == code)?;
-        Some(self.macros.swap_remove(place).1)
-    }
-
-    /// The client is gone and another will come: as a new connection, with what was agreed.
-    fn forget_client(&mut self) {
-        self.end_message("the MTA ended the connection");
-        self.introduction = Introduction::default();
-        self.disband();
-        for index in 0..self.children.len() {
-            self.children[index].leave();
-            self.children[index].accepted = false;
-        }
-    }
-
-    /// The MTA gives up what it asked.
-    fn forget_question(&mut self) {
-        let Some(Pending { at, .. }) = self.pending.take() else {
-            return;
-        };
-        let Some(at) = at else {
-            // There is no conversation yet that could go on.
-            self.over = true;
-            self.children.iter_mut().for_each(Child::leave);
-            return;
-        };
-        let unsaid = self.answer_quietly(at, Verdict::Continue, Vec::new());
-        debug_assert!(unsaid.is_ok(), "a question was pending");
-        self.end_message("aborted by the MTA");
-    }
-
-    fn answer(&mut self, at: Position, verdict: Verdict) -> Result<(), ProtocolError> {
-        let replies = self.answer_quietly(at, verdict, Vec::new())?;
-        for reply in replies {
-            self.outgoing.push(reply);
-        }
-        Ok(())
-    }
-
-    /// Answers the MTA's question; what is to be written is returned.
-    fn answer_quietly(
-        &mut self,
-        at: Position,
-        verdict: Verdict,
-        edits: Vec<Edit>,
-    ) -> Result<Vec<Reply>, ProtocolError> {
-        self.pending = None;
-        match at {
-            Position::Connect | Position::Helo => {
-                let greeting = match verdict {
-                    Verdict::Continue | Verdict::Discard => Greeting::Continue,
-                    Verdict::Accept => Greeting::Accept,
-                    Verdict::Reject => Greeting::Reject,
-                    Verdict::TempFail => Greeting::TempFail,
-                    Verdict::Reply(reply) => Greeting::Reply(reply),
-                };
-                Ok(vec![self.side.greet(greeting)?])
-            }
-            Position::Body(_) => {
-                let reply = self.side.body(BodyVerdict::Go(verdict))?;
-                Ok(reply.into_iter().collect())
-            }
-            Position::EndOfMessage => self.side.finish(Outcome { edits, verdict }),
-            Position::Unknown
-            | Position::Mail
-            | Position::Rcpt(_)
-            | Position::Data
-            | Position::Header(_)
-            | Position::EndOfHeaders
-            | Position::Finished => Ok(vec![self.side.reply(verdict)?]),
-        }
     }
 }

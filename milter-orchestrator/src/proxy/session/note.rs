@@ -1,26 +1,94 @@
-//! What the MTA tells, written down; and who is to hear of it.
+//! What the MTA tells, written down, and the question that comes with it.
 //!
-//! Nothing is decided here but the chain of filters, by the routes and what is known so far. What
-//! exceeds a limit refuses the message for now; nothing else can fail.
+//! Nothing is decided here. What exceeds a limit refuses the message for now; nothing else can
+//! fail.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use milter_proto::message::{Address, Header};
-use milter_proto::session::Event;
+use milter_proto::message::Header;
+use milter_proto::session::{Event, ProtocolError};
 use milter_proto::verdict::Verdict;
 
-use super::{Lineup, Session};
-use crate::member::Chain;
-use crate::proxy::child::{Child, Link, Part, State};
+use super::{Pending, Session};
+use crate::proxy::child::Link;
 use crate::proxy::headers::MtaKind;
 use crate::proxy::message::{Decided, Message, Pairs, Recipient, Told};
 use crate::proxy::plan::Position;
 use crate::proxy::{offer, report};
-use crate::route::{Choice, Client, Fact, Facts};
+use crate::route::Choice;
 
 impl Session {
-    pub(super) fn note_connect(&mut self, told: Told) -> (Position, Position) {
+    /// Writes an event down, and the question that comes with it.
+    pub(super) fn event(&mut self, event: Event, asked: bool) -> Result<(), ProtocolError> {
+        let told = Told {
+            macros: self.take_macros(&event),
+            event,
+        };
+        let (at, target) = match &told.event {
+            Event::Abort => {
+                self.end_message("aborted by the MTA");
+                return Ok(());
+            }
+            Event::QuitReuse => {
+                self.forget_client();
+                return Ok(());
+            }
+            Event::Connect(_) => self.note_connect(told),
+            Event::Helo(_) => self.note_helo(told),
+            Event::Unknown(_) => self.note_unknown(told),
+            Event::Mail(_) => self.note_mail(told),
+            Event::Rcpt(_)
+            | Event::Data
+            | Event::Header(_)
+            | Event::EndOfHeaders
+            | Event::Body(_)
+            | Event::EndOfMessage => self.note_content(told),
+        };
+        if !asked {
+            return Ok(());
+        }
+        let until = self.now + self.time_for(at);
+        self.pending = Some(self.question(Some(at), target, until));
+        Ok(())
+    }
+
+    pub(super) fn question(
+        &self,
+        at: Option<Position>,
+        target: Position,
+        until: Instant,
+    ) -> Pending {
+        let at_end = at == Some(Position::EndOfMessage);
+        Pending {
+            at,
+            target,
+            until,
+            since: self.now,
+            progress: at_end.then(|| self.now + self.shared.limits.progress),
+        }
+    }
+
+    /// How long the MTA may be left waiting.
+    fn time_for(&self, at: Position) -> Duration {
+        let limits = &self.shared.limits;
+        match (at, self.mta.kind) {
+            (Position::EndOfMessage, _) => limits.end_of_message,
+            (_, MtaKind::Postfix) if self.side.facts().macro_value("v").is_some() => {
+                limits.stage_postfix
+            }
+            _ => limits.stage,
+        }
+    }
+
+    fn take_macros(&mut self, event: &Event) -> Option<Pairs> {
+        let code = event.clone().into_command().code();
+        let place = self.macros.iter().position(|(stage, _)| *stage == code)?;
+        Some(self.macros.swap_remove(place).1)
+    }
+
+    fn note_connect(&mut self, told: Told) -> (Position, Position) {
         self.introduction.connect = Some(told.detached());
         let version = self.side.facts().macro_value("v");
         self.mta.kind = match version.map(|version| version.first()) {
@@ -41,7 +109,7 @@ impl Session {
         (Position::Connect, Position::Helo)
     }
 
-    pub(super) fn note_helo(&mut self, told: Told) -> (Position, Position) {
+    fn note_helo(&mut self, told: Told) -> (Position, Position) {
         self.introduction.helo = Some(told.detached());
         self.introduction.helo_number += 1;
         for child in &mut self.children {
@@ -50,13 +118,13 @@ impl Session {
         (Position::Helo, Position::Unknown)
     }
 
-    pub(super) fn note_unknown(&mut self, told: Told) -> (Position, Position) {
+    fn note_unknown(&mut self, told: Told) -> (Position, Position) {
         self.introduction.unknown = Some(Told::bare(told.event));
         self.introduction.unknown_number += 1;
         (Position::Unknown, Position::Mail)
     }
 
-    pub(super) fn note_mail(&mut self, told: Told) -> (Position, Position) {
+    fn note_mail(&mut self, told: Told) -> (Position, Position) {
         let facts = self.side.facts();
         let said = |name| {
             facts
@@ -87,7 +155,7 @@ impl Session {
 
     /// Everything after MAIL. Without a message in hand, which the MTA's side of the conversation
     /// sees to, nothing is noted.
-    pub(super) fn note_content(&mut self, told: Told) -> (Position, Position) {
+    fn note_content(&mut self, told: Told) -> (Position, Position) {
         let nowhere = (Position::Finished, Position::Finished);
         let Some(message) = &mut self.message else {
             return nowhere;
@@ -174,81 +242,6 @@ impl Session {
             return (Position::Body(from), Position::Body(from));
         }
         (Position::Body(from), Position::Body(message.body.len()))
-    }
-
-    /// The facts that routes are chosen by.
-    pub(super) fn facts(&self, authenticated: Option<bool>) -> Facts<'_> {
-        let client = match &self.introduction.connect {
-            None => Fact::NotYet,
-            Some(told) => Fact::Known(match &told.event {
-                Event::Connect(connection) => match connection.address {
-                    Address::Inet(address) => Client::Ip(address.ip()),
-                    Address::Unknown | Address::Unix(_) | Address::Unparsable { .. } => {
-                        Client::NoIp
-                    }
-                },
-                _ => Client::NoIp,
-            }),
-        };
-        Facts {
-            listen: &self.shared.listen,
-            client,
-            authenticated: authenticated.map_or(Fact::NotYet, Fact::Known),
-        }
-    }
-
-    /// Puts the members of a chain into their places.
-    fn line_up(&mut self, chain: &Arc<Chain>) {
-        let mut placed = Vec::new();
-        let mut place = |member: &Arc<_>| {
-            let is_it = |child: &Child| Arc::ptr_eq(&child.member, member);
-            let index = self.children.iter().position(is_it)?;
-            // A second place of the same filter would be a second say on the same conversation.
-            if placed.contains(&index) {
-                return None;
-            }
-            placed.push(index);
-            Some(index)
-        };
-        let mut segments: Vec<Vec<usize>> = Vec::new();
-        for segment in &chain.segments {
-            segments.push(segment.iter().filter_map(&mut place).collect());
-        }
-        self.order = segments.iter().flatten().copied().collect();
-        self.lineup = Some(Lineup {
-            chain: Arc::clone(chain),
-            segments,
-        });
-    }
-
-    /// Nobody is in the line-up.
-    pub(super) fn disband(&mut self) {
-        self.lineup = None;
-        self.order = Arc::default();
-    }
-
-    /// Lets go of filters that no message of this client can go through.
-    fn part_with_others(&mut self) {
-        for (index, child) in self.children.iter_mut().enumerate() {
-            if !self.order.contains(&index) {
-                child.leave();
-            }
-        }
-    }
-
-    /// Gives every filter of the chain its part, and calls those that are not there.
-    fn begin_parts(&mut self) {
-        for index in Arc::clone(&self.order).iter().copied() {
-            let child = &mut self.children[index];
-            let mut part = Part::new();
-            if child.accepted {
-                part.state = State::Done;
-            }
-            child.part = Some(part);
-            if !child.accepted && matches!(child.link, Link::Idle | Link::Failed | Link::Leaving) {
-                self.dial(index);
-            }
-        }
     }
 }
 

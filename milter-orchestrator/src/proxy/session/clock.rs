@@ -1,0 +1,108 @@
+//! What happens by itself when its time has come.
+//!
+//! A filter that is late has failed, and so has everybody who keeps the MTA waiting when the MTA
+//! must have its answer; while it can still wait, it is told of progress.
+
+use std::time::Instant;
+
+use milter_proto::session::ProtocolError;
+use milter_proto::verdict::Verdict;
+use milter_proto::wire::Reply;
+
+use super::{Pending, Session};
+use crate::proxy::child::{ChildError, Link};
+use crate::proxy::plan::Position;
+
+impl Session {
+    /// When something happens by itself.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let pending = self.pending.iter().flat_map(|pending| {
+            let shadow = pending.since + self.shared.limits.shadow;
+            let shadow = pending
+                .progress
+                .is_some()
+                .then_some(shadow)
+                .filter(|shadow| *shadow > self.now);
+            [Some(pending.until), pending.progress, shadow]
+        });
+        let children = self.children.iter().map(|child| match &child.link {
+            Link::Dialling(until) | Link::Negotiating(_, until) => Some(*until),
+            Link::Up(_) => child.asked.map(|asked| asked.until),
+            Link::Idle | Link::Leaving | Link::Failed => None,
+        });
+        pending.chain(children).flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        self.now = now;
+        for index in 0..self.children.len() {
+            self.tick_child(index);
+        }
+        if let Some(pending) = &mut self.pending {
+            if pending.progress.is_some_and(|due| due <= now) {
+                pending.progress = Some(now + self.shared.limits.progress);
+                self.outgoing.push(Reply::Progress);
+            }
+            if pending.until <= now {
+                let pending = *pending;
+                self.out_of_time(pending);
+            }
+        }
+        self.advance()?;
+        self.answer_overdue()
+    }
+
+    /// Whoever could have kept the MTA waiting has failed by now; should there be a question open
+    /// all the same, nobody else will answer it.
+    fn answer_overdue(&mut self) -> Result<(), ProtocolError> {
+        match self.pending {
+            Some(Pending {
+                at: Some(at),
+                until,
+                ..
+            }) if until <= self.now => {
+                self.refuse_for_now("no answer in time");
+                self.answer(at, Verdict::TempFail)?;
+                self.drop_decided();
+                self.advance()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tick_child(&mut self, index: usize) {
+        let now = self.now;
+        let child = &self.children[index];
+        let (until, after) = match (&child.link, child.asked) {
+            (Link::Dialling(until) | Link::Negotiating(_, until), _) => {
+                (*until, child.member.timeouts.connect)
+            }
+            (Link::Up(_), Some(asked)) => (asked.until, asked.allowed),
+            _ => return,
+        };
+        if until <= now {
+            let stage = child.stage();
+            self.fail(index, &ChildError::Late { stage, after });
+        }
+    }
+
+    /// The MTA must be answered now: whoever keeps it waiting has failed.
+    fn out_of_time(&mut self, pending: Pending) {
+        for index in 0..self.children.len() {
+            let child = &self.children[index];
+            let late = match pending.at {
+                None => matches!(child.link, Link::Dialling(_) | Link::Negotiating(..)),
+                Some(Position::Connect | Position::Helo | Position::Unknown) => {
+                    matches!(child.link, Link::Dialling(_) | Link::Negotiating(..))
+                        || child.asked.is_some()
+                }
+                Some(Position::EndOfMessage) => child.is_active(),
+                Some(_) => child.is_active() && !child.reached(pending.target),
+            };
+            if late && !child.member.shadow {
+                self.fail(index, &ChildError::OutOfTime);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The end of the message: one segment after the other, then the last word.
+//!
+//! When everybody in a segment has let the message pass, their edits are applied in order and the
+//! next segment is told of the result. Only the last word makes anything of it count: with a
+//! positive one the net difference goes to the MTA, with any other nothing does.
+
+use milter_proto::edit::Edit;
+use milter_proto::session::ProtocolError;
+use milter_proto::verdict::Verdict;
+
+use super::{Pending, Session};
+use crate::member::OnFailure;
+use crate::proxy::child::State;
+use crate::proxy::edits;
+use crate::proxy::message::{Decided, Message};
+use crate::proxy::plan::{self, Decision, Position, Standing};
+
+impl Session {
+    /// The end of the message: one segment after the other.
+    pub(super) fn judge_end(&mut self, pending: Pending) -> Result<bool, ProtocolError> {
+        loop {
+            let Some(message) = &self.message else {
+                self.answer(Position::EndOfMessage, Verdict::TempFail)?;
+                return Ok(true);
+            };
+            let number = message.segment;
+            let segment = self
+                .lineup
+                .as_ref()
+                .and_then(|lineup| lineup.segments.get(number).cloned())
+                .unwrap_or_default();
+            let standings: Vec<(usize, Standing)> = segment
+                .iter()
+                .filter(|index| !self.children[**index].member.shadow)
+                .map(|index| {
+                    (
+                        *index,
+                        self.standing(*index, Position::EndOfMessage, Position::Finished),
+                    )
+                })
+                .collect();
+            match plan::decide(standings.iter().map(|(_, standing)| standing.clone())) {
+                Decision::Wait => return Ok(false),
+                Decision::Refuse { by, verdict } => {
+                    let by = self.name_of(standings.get(by).map(|(index, _)| *index));
+                    self.conclude(verdict, by)?;
+                    return Ok(true);
+                }
+                Decision::Continue | Decision::Accept => {}
+            }
+            if self.waits_for_shadows(&segment, pending) {
+                return Ok(false);
+            }
+            self.apply(&segment);
+            if let Some(verdict) = self.decided_verdict() {
+                self.answer(Position::EndOfMessage, verdict)?;
+                self.drop_decided();
+                return Ok(true);
+            }
+            if !self.next_segment(number) {
+                return self.pass().map(|()| true);
+            }
+            self.feed_all();
+        }
+    }
+
+    /// Whether filters that only watch have some time left.
+    fn waits_for_shadows(&self, segment: &[usize], pending: Pending) -> bool {
+        self.now < pending.since + self.shared.limits.shadow
+            && segment.iter().any(|index| {
+                let child = &self.children[*index];
+                child.member.shadow && child.is_active() && child.refusal.is_none()
+            })
+    }
+
+    /// Turns to the segment after `number`; `false` when there is none.
+    fn next_segment(&mut self, number: usize) -> bool {
+        let segments = self
+            .lineup
+            .as_ref()
+            .map_or(0, |lineup| lineup.segments.len());
+        let Some(message) = &mut self.message else {
+            return false;
+        };
+        if number + 1 >= segments {
+            return false;
+        }
+        message.begin_segment(number + 1);
+        true
+    }
+
+    /// Applies the edits of a segment's filters in their order.
+    fn apply(&mut self, segment: &[usize]) {
+        for index in segment {
+            let child = &mut self.children[*index];
+            if child.member.shadow {
+                continue;
+            }
+            let Some(part) = &mut child.part else {
+                continue;
+            };
+            let (State::Finished, Some(message)) = (&part.state, &mut self.message) else {
+                continue;
+            };
+            let seen = message.seen.clone();
+            if let Err(error) = message.headers.apply(&seen, &part.edits) {
+                let reason = format!("edits of {}: {error}", child.member.name);
+                self.refuse_for_now(&reason);
+                return;
+            }
+            if let Some(body) = part.new_body.take() {
+                message.body = body;
+                message.body_replaced = true;
+            }
+            keep_envelope(message, &child.member.name, &part.edits);
+        }
+    }
+
+    /// Everybody lets the message pass.
+    fn pass(&mut self) -> Result<(), ProtocolError> {
+        for index in self.order.iter() {
+            let child = &self.children[*index];
+            let Some(part) = &child.part else { continue };
+            if part.state == State::Failed(OnFailure::Quarantine)
+                && !child.member.shadow
+                && let Some(message) = &mut self.message
+            {
+                let reason = bytes::Bytes::from_static(b"not checked, the filter failed");
+                message.quarantine.push((child.member.name.clone(), reason));
+            }
+        }
+        self.conclude(Verdict::Continue, "every filter".to_owned())
+    }
+
+    /// The last word on the message, with all edits if it is a positive one.
+    fn conclude(&mut self, verdict: Verdict, by: String) -> Result<(), ProtocolError> {
+        self.decide(Decided {
+            verdict: Some(verdict.clone()),
+            by,
+        });
+        let positive = matches!(verdict, Verdict::Continue | Verdict::Accept);
+        let Some(message) = self.message.take().filter(|_| positive) else {
+            return self.answer(Position::EndOfMessage, verdict);
+        };
+        let mut edits = message.headers.difference();
+        let in_header = edits.len();
+        edits.extend(message.envelope);
+        if !message.quarantine.is_empty() {
+            let reasons = message.quarantine.iter();
+            let reason = edits::join_reasons(reasons.map(|(name, why)| (name.as_str(), &why[..])));
+            edits.push(Edit::Quarantine { reason });
+        }
+        let replies = match self.answer_quietly(Position::EndOfMessage, verdict, edits) {
+            Ok(replies) => replies,
+            Err(error) => {
+                tracing::error!(%error, "edits cannot be sent, the message is refused for now");
+                return self.answer(Position::EndOfMessage, Verdict::TempFail);
+            }
+        };
+        let mut replies = replies.into_iter();
+        for reply in replies.by_ref().take(in_header) {
+            self.outgoing.push(reply);
+        }
+        if message.body_replaced {
+            self.outgoing.push_body(message.body);
+        }
+        for reply in replies {
+            self.outgoing.push(reply);
+        }
+        Ok(())
+    }
+}
+
+/// Takes over edits of the envelope and reasons for quarantine.
+fn keep_envelope(message: &mut Message, name: &str, edits: &[Edit]) {
+    for edit in edits {
+        match edit {
+            Edit::Quarantine { reason } => {
+                message.quarantine.push((name.to_owned(), reason.clone()));
+            }
+            Edit::AddRecipient { .. } | Edit::DeleteRecipient { .. } => {
+                message.envelope.push(edit.clone());
+            }
+            Edit::ChangeSender { .. } => {
+                // The last one counts, where it stands.
+                let is_other = |other: &Edit| !matches!(other, Edit::ChangeSender { .. });
+                message.envelope.retain(is_other);
+                message.envelope.push(edit.clone());
+            }
+            Edit::AddHeader { .. }
+            | Edit::InsertHeader { .. }
+            | Edit::ChangeHeader { .. }
+            | Edit::ReplaceBody(_) => {}
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The negotiation: with the filters first, then, in the least terms that serve all of them, with
+//! the MTA.
+//!
+//! A filter that cannot be asked in time is expected to want what it wanted last, or everything. One
+//! that connects later, for a later message, must make do with what was agreed then, or fail.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use milter_proto::session::{MtaSide, ProtocolError};
+use milter_proto::wire::{Actions, Offer, Reply, Steps};
+
+use super::Session;
+use crate::member::OnFailure;
+use crate::proxy::child::{Child, ChildError, Link};
+use crate::proxy::offer::{self, Wish};
+use crate::proxy::plan::Position;
+
+impl Session {
+    /// Calls every filter that a message may have to go through.
+    pub(super) fn negotiate(&mut self, offer: &Offer) {
+        self.mta.offer = offer::normalise(offer);
+        let facts = self.facts(None);
+        let members = self.shared.routes.members(&facts);
+        self.children = members.into_iter().map(Child::new).collect();
+        for index in 0..self.children.len() {
+            self.dial(index);
+        }
+        let until = self.now + self.shared.limits.negotiation;
+        self.pending = Some(self.question(None, Position::Connect, until));
+    }
+
+    /// Wants a connection to a filter; one that is known to be down has failed at once.
+    pub(super) fn dial(&mut self, index: usize) {
+        let until = self.now + self.children[index].member.timeouts.connect;
+        self.children[index].dial(until);
+        if !self.children[index].member.health.may_try() {
+            self.fail(index, &ChildError::Down);
+        }
+    }
+
+    /// There is a connection to a filter.
+    pub(crate) fn connected(&mut self, index: usize, now: Instant) {
+        self.now = now;
+        let offer = offer::for_filter(&self.mta.offer);
+        let Some(child) = self.children.get_mut(index) else {
+            return;
+        };
+        if !matches!(child.link, Link::Dialling(_)) {
+            return;
+        }
+        let (side, command) = MtaSide::offer(offer.version, offer.actions, offer.steps);
+        child.out.push_back(command);
+        child.link = Link::Negotiating(side, now + child.member.timeouts.connect);
+    }
+
+    /// A filter has answered the negotiation.
+    pub(super) fn negotiated(&mut self, index: usize, reply: Reply) -> Result<(), ChildError> {
+        let child = &mut self.children[index];
+        let link = std::mem::replace(&mut child.link, Link::Idle);
+        let Link::Negotiating(mut side, until) = link else {
+            child.link = link;
+            return Ok(());
+        };
+        let warnings = match side.negotiated(reply) {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                child.link = Link::Negotiating(side, until);
+                return Err(error.into());
+            }
+        };
+        for warning in warnings {
+            tracing::warn!(filter = %child.member.name, ?warning, "negotiation put right");
+        }
+        let options = side.options();
+        self.shared.remember(&child.member.name, options);
+        let agreed = self.mta.agreed.as_ref();
+        if agreed.is_some_and(|agreed| wants_more(options, agreed, child.member.shadow)) {
+            return Err(ChildError::WantsMore);
+        }
+        child.link = Link::Up(side);
+        child.unknown_told = self.introduction.unknown_number;
+        Ok(())
+    }
+
+    pub(super) fn judge_negotiation(&mut self) -> Result<bool, ProtocolError> {
+        let waits = |child: &Child| matches!(child.link, Link::Dialling(_) | Link::Negotiating(..));
+        if self.children.iter().any(waits) {
+            return Ok(false);
+        }
+        self.agree()?;
+        Ok(true)
+    }
+
+    /// The answer to the MTA, once every filter has answered or failed.
+    fn agree(&mut self) -> Result<(), ProtocolError> {
+        let shared = Arc::clone(&self.shared);
+        let answers: Vec<Option<Offer>> = self
+            .children
+            .iter()
+            .map(|child| match child.side() {
+                Some(side) => Some(side.options().clone()),
+                None => shared.remembered(&child.member.name),
+            })
+            .collect();
+        let wishes: Vec<Wish<'_>> = self
+            .children
+            .iter()
+            .zip(&answers)
+            .map(|(child, answer)| Wish {
+                answer: answer.as_ref(),
+                shadow: child.member.shadow,
+                quarantines: child.member.on_failure == OnFailure::Quarantine,
+            })
+            .collect();
+        let merged = offer::merge(&self.mta.offer, &wishes);
+        let reply = self
+            .side
+            .agree(merged.actions, merged.steps, merged.macros.clone())?;
+        self.mta.agreed = Some(merged);
+        self.pending = None;
+        self.outgoing.push(reply);
+        Ok(())
+    }
+}
+
+/// Whether a filter now wants events or edits that the MTA was not asked for.
+fn wants_more(options: &Offer, agreed: &Offer, shadow: bool) -> bool {
+    let actions = options.actions - agreed.actions - Actions::SET_MACRO_LIST;
+    // Both of these can be made up for.
+    let left_out = (agreed.steps & Steps::NO_ALL) - Steps::NO_DATA - Steps::NO_EOH;
+    (!shadow && !actions.is_empty()) || !options.steps.contains(left_out)
+}

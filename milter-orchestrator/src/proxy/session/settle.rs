@@ -1,0 +1,173 @@
+//! What a filter says, taken down at its place.
+//!
+//! Edits are kept with the filter's part until the last word; a word becomes its state. What it
+//! means for the MTA is [`judge`](super::judge)'s. A reply that breaks the protocol, or exceeds a
+//! limit, is the filter's failure and nobody else's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use milter_proto::edit::Edit;
+use milter_proto::session::Answer;
+use milter_proto::verdict::Verdict;
+use milter_proto::wire::{Reply, Steps};
+
+use super::Session;
+use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
+use crate::proxy::edits;
+use crate::proxy::plan::Position;
+
+impl Session {
+    /// Takes everything that was read from a filter at once; `more` when an incomplete reply
+    /// follows. With something behind the answer that is owed, the answer itself cannot be trusted:
+    /// it may be a late one to an earlier question.
+    pub(crate) fn replies(&mut self, index: usize, replies: Vec<Reply>, more: bool, now: Instant) {
+        self.now = now;
+        let is_word = |reply: &Reply| !matches!(reply, Reply::Progress | Reply::Edit(_));
+        let word = replies.iter().position(is_word);
+        let behind = word.map_or(0, |at| replies.len() - 1 - at);
+        if word.is_some() && (behind > 0 || more) {
+            self.fail(index, &ChildError::Surplus);
+            return;
+        }
+        for reply in replies {
+            if let Err(error) = self.reply(index, reply) {
+                self.fail(index, &error);
+                return;
+            }
+        }
+        let child = &self.children[index];
+        if more && child.side().is_some_and(|side| !side.answer_owed()) {
+            self.fail(index, &ChildError::Surplus);
+        }
+    }
+
+    pub(super) fn reply(&mut self, index: usize, reply: Reply) -> Result<(), ChildError> {
+        let now = self.now;
+        let child = &mut self.children[index];
+        match &mut child.link {
+            Link::Negotiating(..) => self.negotiated(index, reply),
+            Link::Up(side) => match (side.receive(reply)?, &mut child.asked) {
+                (Answer::Progress, Some(asked)) => {
+                    asked.until = now + asked.allowed;
+                    Ok(())
+                }
+                (Answer::Progress, None) => Ok(()),
+                (Answer::Edit(edit), _) => self.edit(index, edit),
+                (Answer::Skip, _) => {
+                    self.skip(index);
+                    Ok(())
+                }
+                (Answer::Verdict(verdict), _) => self.settle(index, verdict),
+            },
+            // Said while it is being left.
+            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => Ok(()),
+        }
+    }
+
+    fn edit(&mut self, index: usize, edit: Edit) -> Result<(), ChildError> {
+        let spacing = self.children[index].spacing(self.mta.has(Steps::LEADING_SPACE));
+        let child = &mut self.children[index];
+        let leftover = child.asked.is_some_and(|asked| asked.leftover);
+        let (Some(part), false) = (&mut child.part, leftover) else {
+            return Ok(());
+        };
+        match edit {
+            Edit::ReplaceBody(piece) => {
+                let (limits, kind) = (&self.shared.limits.spool, self.mta.kind);
+                let body = part
+                    .body
+                    .get_or_insert_with(|| Replacement::new(Arc::clone(limits), kind));
+                body.append(&piece).map_err(ChildError::Body)
+            }
+            edit => {
+                let limit = self.shared.limits.header.bytes;
+                part.edit_bytes += edits::weight(&edit);
+                if part.edit_bytes > limit {
+                    return Err(ChildError::Edits(limit));
+                }
+                part.edits.push(spacing.told(edit));
+                Ok(())
+            }
+        }
+    }
+
+    /// A filter wants no more events of the kind that it was asked about.
+    fn skip(&mut self, index: usize) {
+        let Some(asked) = self.answered(index) else {
+            return;
+        };
+        if let Some(part) = &mut self.children[index].part {
+            part.skips_body |= matches!(asked.at, Position::Body(_));
+        }
+    }
+
+    /// Notes that a filter has answered; `None` when the answer is about nothing any more.
+    fn answered(&mut self, index: usize) -> Option<Asked> {
+        let child = &mut self.children[index];
+        let asked = child.asked.take()?;
+        if asked.leftover {
+            return None;
+        }
+        if let Some(part) = &mut child.part {
+            part.busy += self.now.saturating_duration_since(asked.since);
+        }
+        Some(asked)
+    }
+
+    /// A filter has given its word.
+    fn settle(&mut self, index: usize, verdict: Verdict) -> Result<(), ChildError> {
+        let Some(asked) = self.answered(index) else {
+            return Ok(());
+        };
+        let refuses = !matches!(verdict, Verdict::Continue | Verdict::Accept);
+        let child = &mut self.children[index];
+        match asked.at {
+            Position::Connect | Position::Helo => {
+                if refuses {
+                    child.refusal = Some((asked.at, verdict));
+                } else if verdict == Verdict::Accept {
+                    child.accepted = true;
+                    if let Some(part) = &mut child.part {
+                        part.state = State::Done;
+                    }
+                    child.leave();
+                }
+                return Ok(());
+            }
+            Position::Unknown => {
+                child.unknown_word = refuses.then_some(verdict);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let of_recipient = match asked.at {
+            Position::Rcpt(number) => Some(number).filter(|_| verdict != Verdict::Discard),
+            _ => None,
+        };
+        let in_question = self.pending.and_then(|pending| pending.at);
+        let Some(part) = &mut child.part else {
+            return Ok(());
+        };
+        match (verdict, of_recipient) {
+            (Verdict::Continue | Verdict::Accept, _) if asked.at == Position::EndOfMessage => {
+                let body = part.body.take().map(Replacement::finish).transpose();
+                part.new_body = body.map_err(ChildError::Body)?;
+                part.state = State::Finished;
+            }
+            (Verdict::Continue, _) => {}
+            (Verdict::Accept, _) => part.state = State::Done,
+            (verdict, Some(number)) => {
+                if in_question != Some(asked.at) {
+                    return Err(ChildError::Contradiction);
+                }
+                part.refused_rcpt = Some((number, verdict));
+            }
+            (verdict, None) => {
+                part.edits.clear();
+                part.state = State::Refused(verdict);
+            }
+        }
+        Ok(())
+    }
+}
