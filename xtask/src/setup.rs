@@ -2,7 +2,10 @@
 //!
 //! Installs with apt when run as root, after saying what; otherwise it says what to install. No
 //! service is started, no question asked, an existing configuration left alone. Two runs may go
-//! side by side: one waits for the other. It never removes or upgrades anything.
+//! side by side: one waits for the other. It never removes or upgrades anything. sendmail alone is
+//! not installed but unpacked into the build folder, by anybody.
+
+mod sendmail;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -127,12 +130,25 @@ const LOCK: &str = "/run/milter-xtask-setup.lock";
 
 /// Installs everything and says what is missing; an error when something is.
 pub(crate) fn run(install: bool) -> Result<()> {
-    let missing = ensure(ALL, install)?;
-    if missing.is_empty() {
-        say("setup: everything is installed");
+    let lacks = everything(install)?;
+    if lacks.is_empty() {
+        say("setup: everything is there");
         return Ok(());
     }
-    bail!("{}", advice(&missing));
+    bail!("{}", lacks.join("\n"));
+}
+
+/// Provides what `cargo xtask test` uses; says what is still missing and what to do about it.
+pub(crate) fn everything(install: bool) -> Result<Vec<String>> {
+    let mut lacks = Vec::new();
+    let missing = ensure(ALL, install)?;
+    if !missing.is_empty() {
+        lacks.push(advice(&missing));
+    }
+    if let Err(error) = sendmail::ensure(install) {
+        lacks.push(format!("{error:#}"));
+    }
+    Ok(lacks)
 }
 
 /// Installs what is missing of `tools`, when that is wanted and can be; returns what is still

@@ -186,11 +186,11 @@ fn row(part: &Part) -> Vec<String> {
 }
 
 fn set_up(bench: &Bench) -> Result<Tally> {
-    let missing = setup::ensure(setup::ALL, bench.install)?;
-    if missing.is_empty() {
+    let lacks = setup::everything(bench.install)?;
+    if lacks.is_empty() {
         return Ok(Tally::one_passed());
     }
-    Ok(Tally::one_skipped(setup::advice(&missing)))
+    Ok(Tally::one_skipped(lacks.join("\n")))
 }
 
 /// The archives of test data are not part of the project; tests that read them say so when skipped.
