@@ -11,4 +11,5 @@ pub mod opendkim;
 pub mod process;
 pub mod programs;
 pub mod scripted;
+pub mod sendmail;
 pub mod skip;

@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const char NAME[] = "mx.lab.test";
+static const char NAME[] = "mx.equal.test";
 static char log_file[4096];
 
 __attribute__((constructor)) static void remember_log_file(void)
@@ -66,8 +66,8 @@ struct hostent *gethostbyname2(const char *name, int family)
 
 struct hostent *gethostbyaddr(const void *address, socklen_t length, int family)
 {
-	in_addr_t ours = htonl(INADDR_LOOPBACK);
-	if (family == AF_INET && length == sizeof ours && memcmp(address, &ours, length) == 0)
+	/* All of 127.0.0.0/8. */
+	if (family == AF_INET && length == sizeof(in_addr_t) && *(const char *)address == 127)
 		return loopback("localhost");
 	h_errno = HOST_NOT_FOUND;
 	return NULL;
