@@ -4,6 +4,7 @@ mod child;
 mod clamd;
 mod demo;
 mod finding;
+mod fuzz;
 mod interrupt;
 mod layers;
 mod postfix;
@@ -66,6 +67,21 @@ enum Command {
         #[arg(long)]
         bless: bool,
     },
+    /// Run every fuzz target for some time, and say what was done and found
+    Fuzz {
+        /// How long for each target: 90s, 10m, 1h
+        #[arg(long, default_value = "1m")]
+        time: fuzz::Time,
+        /// A part of the name of a target to run; may be given more than once (default: all)
+        #[arg(long = "target", value_name = "NAME")]
+        targets: Vec<String>,
+        /// List the targets, run none
+        #[arg(long)]
+        list: bool,
+        /// Build with optimisation: slower to start, several times as fast
+        #[arg(long)]
+        optimised: bool,
+    },
     /// Install the Debian packages that the other commands need
     Setup {
         /// Install nothing; say what is missing
@@ -91,6 +107,17 @@ fn main() -> ExitCode {
         Command::Test { no_install } => test::run(!no_install),
         Command::Layers => layers::run(),
         Command::Tidy { bless } => tidy::run(bless),
+        Command::Fuzz {
+            time,
+            targets,
+            list,
+            optimised,
+        } => fuzz::run(&fuzz::Options {
+            time: time.0,
+            targets,
+            list,
+            optimised,
+        }),
         Command::Setup { no_install } => setup::run(!no_install),
     };
     match done {
