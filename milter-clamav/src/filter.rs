@@ -223,10 +223,7 @@ impl Exempt {
 
 /// The client's address; an IPv4 address that is written as IPv6 is IPv4.
 fn client(address: &Address) -> Option<IpAddr> {
-    match address {
-        Address::Inet(socket) => Some(socket.ip().to_canonical()),
-        Address::Unknown | Address::Unix(_) | Address::Unparsable { .. } => None,
-    }
+    address.ip().map(|ip| ip.to_canonical())
 }
 
 #[cfg(test)]

@@ -143,10 +143,12 @@ fn whose(subject: &Subject<'_>, internal: &[IpNet]) -> Result<Ours, NotSigned> {
     if !subject.login.is_empty() {
         return Ok(Ours::LoggedIn);
     }
-    let address = match subject.client {
-        Some(Address::Inet(socket)) => socket.ip().to_canonical(),
-        Some(Address::Unix(_)) => return Ok(Ours::UnixSocket),
-        Some(Address::Unknown | Address::Unparsable { .. }) | None => {
+    if let Some(Address::Unix(_)) = subject.client {
+        return Ok(Ours::UnixSocket);
+    }
+    let address = match subject.client.and_then(Address::ip) {
+        Some(ip) => ip.to_canonical(),
+        None => {
             return Err(NotSigned::UnknownClient);
         }
     };

@@ -4,7 +4,7 @@
 //! normalised. None of the strings holds a NUL, since the wire ends strings with one. Nothing here
 //! decides anything.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use bytes::Bytes;
 
@@ -17,6 +17,27 @@ pub struct Connection {
     pub address: Address,
 }
 
+impl Connection {
+    /// A client whose reverse name is known.
+    pub fn new(hostname: impl Into<Bytes>, address: Address) -> Self {
+        Self {
+            hostname: hostname.into(),
+            address,
+        }
+    }
+
+    /// A client without a reverse name, as both MTAs tell it: `[192.0.2.1]`, or `unknown` where there
+    /// is no address either.
+    #[must_use]
+    pub fn nameless(address: Address) -> Self {
+        let hostname = match address.ip() {
+            Some(ip) => format!("[{ip}]"),
+            None => "unknown".to_owned(),
+        };
+        Self::new(hostname, address)
+    }
+}
+
 /// Address family and address of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -24,9 +45,10 @@ pub enum Address {
     Unknown,
     /// A socket in the file system (family `L`).
     Unix(Bytes),
-    /// IPv4 (family `4`) or IPv6 (family `6`); Sendmail's `IPv6:` prefix is removed. A port of 0 is
-    /// mail that never came over SMTP.
+    /// IPv4 (family `4`) or IPv6 (family `6`). A port of 0 is mail that never came over SMTP.
     Inet(SocketAddr),
+    /// IPv6 as Sendmail writes it, with `IPv6:` ahead of the address.
+    TaggedInet6(SocketAddrV6),
     /// Family `4` or `6` with text that is no address: kept as it was sent.
     Unparsable {
         /// The family letter on the wire.
@@ -36,6 +58,24 @@ pub enum Address {
         /// The text where the address should be.
         text: Bytes,
     },
+}
+
+impl Address {
+    /// The IP address and port, however they were written.
+    #[must_use]
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Inet(socket) => Some(*socket),
+            Self::TaggedInet6(socket) => Some(SocketAddr::V6(*socket)),
+            Self::Unknown | Self::Unix(_) | Self::Unparsable { .. } => None,
+        }
+    }
+
+    /// The IP address, however it was written. An IPv4 address inside an IPv6 one stays there.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket().map(|socket| socket.ip())
+    }
 }
 
 /// An envelope address with its ESMTP parameters, as told by MAIL and RCPT.

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use milter_proto::daemon::escaped;
 use milter_proto::filter::{Context, Filter, Needs, Transaction};
-use milter_proto::message::{Address, Connection, Header, Path};
+use milter_proto::message::{Connection, Header, Path};
 use milter_proto::verdict::{self as milter, BodyVerdict, Outcome};
 use milter_proto::wire::options::{Actions, Steps};
 use tokio::sync::Semaphore;
@@ -133,10 +133,8 @@ impl Filter for SpamFilter {
 /// What is known of the client when a message begins.
 fn envelope(cx: Context<'_>, meaning: &Meaning) -> Envelope {
     let connection = cx.connection();
-    let address = connection.and_then(|connection| match &connection.address {
-        Address::Inet(socket) => Some(socket.ip().to_canonical()),
-        Address::Unknown | Address::Unix(_) | Address::Unparsable { .. } => None,
-    });
+    let address = connection.and_then(|connection| connection.address.ip());
+    let address = address.map(|ip| ip.to_canonical());
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let login = cx
         .macro_value("auth_authen")

@@ -51,7 +51,9 @@ impl Told {
                         port,
                         text: copy(&text),
                     },
-                    address @ (Address::Unknown | Address::Inet(_)) => address,
+                    address @ (Address::Unknown | Address::Inet(_) | Address::TaggedInet6(_)) => {
+                        address
+                    }
                 },
             }),
             Event::Helo(name) => Event::Helo(copy(&name)),

@@ -135,6 +135,7 @@ pub(crate) fn client(facts: &Facts) -> String {
     let name = escaped(&connection.hostname);
     match &connection.address {
         Address::Inet(address) => format!("{name}[{}]", address.ip()),
+        Address::TaggedInet6(address) => format!("{name}[{}]", address.ip()),
         Address::Unix(path) => format!("{name}[unix:{}]", escaped(path)),
         Address::Unknown => name,
         Address::Unparsable { text, .. } => format!("{name}[{}]", escaped(text)),

@@ -124,6 +124,7 @@ fn copy_connection(connection: &Connection) -> Connection {
         Address::Unknown => Address::Unknown,
         Address::Unix(path) => Address::Unix(Bytes::copy_from_slice(path)),
         Address::Inet(socket) => Address::Inet(*socket),
+        Address::TaggedInet6(socket) => Address::TaggedInet6(*socket),
         Address::Unparsable { family, port, text } => Address::Unparsable {
             family: *family,
             port: *port,

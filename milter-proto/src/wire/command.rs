@@ -1,6 +1,6 @@
 //! What an MTA says to a filter (`SMFIC_*`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use bytes::{Bytes, BytesMut};
 
@@ -146,6 +146,9 @@ pub(crate) fn write_strings<'a>(
     Ok(())
 }
 
+/// What Sendmail writes ahead of an IPv6 address.
+const TAG: &[u8] = b"IPv6:";
+
 fn read_path(payload: Bytes) -> Result<Path, Malformed> {
     let mut payload = Payload::new(payload);
     let address = payload.string()?;
@@ -184,12 +187,15 @@ fn read_address(family: u8, port: u16, text: Bytes) -> Address {
     if family == b'L' && port == 0 {
         return Address::Unix(text);
     }
-    let bare = text.strip_prefix(b"IPv6:").unwrap_or(&text);
-    let ip = std::str::from_utf8(bare)
+    let tagged = text.strip_prefix(TAG);
+    let ip = std::str::from_utf8(tagged.unwrap_or(&text))
         .ok()
         .and_then(|text| text.parse::<IpAddr>().ok());
-    match ip {
-        Some(ip) if (family == b'6') == ip.is_ipv6() && family != b'L' => {
+    match (family, ip, tagged) {
+        (b'6', Some(IpAddr::V6(ip)), Some(_)) => {
+            Address::TaggedInet6(SocketAddrV6::new(ip, port, 0, 0))
+        }
+        (b'6', Some(ip @ IpAddr::V6(_)), None) | (b'4', Some(ip @ IpAddr::V4(_)), None) => {
             Address::Inet(SocketAddr::new(ip, port))
         }
         _ => Address::Unparsable { family, port, text },
@@ -209,6 +215,10 @@ fn write_connection(connection: &Connection, out: &mut BytesMut) -> Result<(), W
             written = socket.ip().to_string();
             let family = if socket.is_ipv6() { b'6' } else { b'4' };
             (family, socket.port(), written.as_bytes())
+        }
+        Address::TaggedInet6(socket) => {
+            written = format!("IPv6:{}", socket.ip());
+            (b'6', socket.port(), written.as_bytes())
         }
         Address::Unparsable { family, port, text } => (*family, *port, text),
     };

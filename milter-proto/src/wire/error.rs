@@ -6,6 +6,7 @@ use crate::verdict::InvalidReply;
 
 /// What is wrong with bytes from a peer, or with a value that cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum WireError {
     /// A frame whose length is 0: it has no code.
     #[error("frame of length 0")]
@@ -42,6 +43,7 @@ pub enum WireError {
 
 /// What does not fit in a payload.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Malformed {
     /// Fewer bytes than the type has at least.
     #[error("too short")]

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use milter_proto::message::Address;
 use milter_proto::session::Event;
 
 use super::{Introduction, Session};
@@ -28,12 +27,9 @@ impl Session {
         let client = match &self.introduction.connect {
             None => Fact::NotYet,
             Some(told) => Fact::Known(match &told.event {
-                Event::Connect(connection) => match connection.address {
-                    Address::Inet(address) => Client::Ip(address.ip()),
-                    Address::Unknown | Address::Unix(_) | Address::Unparsable { .. } => {
-                        Client::NoIp
-                    }
-                },
+                Event::Connect(connection) => {
+                    connection.address.ip().map_or(Client::NoIp, Client::Ip)
+                }
                 _ => Client::NoIp,
             }),
         };

@@ -105,6 +105,14 @@ fn envelope_vectors() -> Vec<(&'static str, Command)> {
             inet("x.test", "[2001:db8::1]:1234"),
         ),
         (
+            "00 00 00 1c 43 78 2e 74 65 73 74 00 36 04 d2 49 50 76 36 3a 32 30 30 31 3a 64 62 38 \
+             3a 3a 31 00",
+            client(
+                "x.test",
+                Address::TaggedInet6("[2001:db8::1]:1234".parse().unwrap()),
+            ),
+        ),
+        (
             "00 00 00 15 43 6c 6f 63 61 6c 68 6f 73 74 00 4c 00 00 2f 74 6d 70 2f 73 00",
             client("localhost", Address::Unix(b("/tmp/s"))),
         ),
@@ -294,11 +302,6 @@ fn other_spellings_mean_the_same() {
         let payload = Bytes::from_static(payload);
         assert_eq!(Command::parse(Frame { code, payload }), Ok(command));
     };
-    check(
-        b'C',
-        b"x\x006\x04\xd2IPv6:2001:db8::1\0",
-        inet("x", "[2001:db8::1]:1234"),
-    );
     check(b'C', b"x\0U\0\0y\0", client("x", Address::Unknown));
     let text = Address::Unparsable {
         family: b'4',
