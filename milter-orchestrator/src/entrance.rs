@@ -116,11 +116,9 @@ impl Entrance {
             Socket::Tcp(tcp) => Listener::from_tcp(tcp)?,
             Socket::Unix(unix) => Listener::from_unix(unix)?,
         };
-        let limits = net::Limits {
-            connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
-            grace,
-            ..net::Limits::default()
-        };
+        let mut limits = net::Limits::default();
+        limits.connections = usize::try_from(max_connections).unwrap_or(usize::MAX);
+        limits.grace = grace;
         Ok(Self {
             listener,
             name: name.into(),

@@ -1,8 +1,10 @@
 //! Changes to a message: asked for at the end of the message only.
 //!
-//! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] is the one
-//! place where they are made harmless; both sides of a session pass every edit through it, so that
-//! no line of a header can be smuggled in. What cannot be made harmless is [`InvalidEdit`].
+//! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] makes them
+//! harmless, [`Edit::check`] refuses what is not. The side that drives a foreign filter cleans every
+//! edit; the one that answers for a filter of ours checks it, since a line end that slipped in is a
+//! mistake there. So no line of a header can be smuggled in either way. What is beyond both is
+//! [`InvalidEdit`].
 
 use std::borrow::Cow;
 
@@ -124,10 +126,14 @@ impl Edit {
 
 /// Why an edit cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum InvalidEdit {
     /// RFC 5322 section 2.2: a field name is printable ASCII without a colon, and not empty.
     #[error("{:?} is no header field name", text(.0))]
     HeaderName(Bytes),
+    /// A value with a line end that is no fold, or a NUL: other fields could hide behind it.
+    #[error("the value of header field {:?} has a line end that is no fold, or a NUL", text(.0))]
+    HeaderValue(Bytes),
     /// An address with control characters, with more than one pair of brackets, or too long.
     #[error("{:?} is no address that an envelope can hold", text(.0))]
     Address(Bytes),
@@ -187,6 +193,45 @@ impl Edit {
             },
         })
     }
+}
+
+impl Edit {
+    /// The edit as every MTA takes it, if it can be had without guessing: folds may be CR LF and
+    /// white space, and become LF and white space; everything else as in [`Edit::clean`].
+    ///
+    /// # Errors
+    /// As [`Edit::clean`], and when a header field's value has a CR or LF that is no fold, or a NUL.
+    /// Text that comes from mail is cleaned before it is put into an edit.
+    pub fn check(self) -> Result<Self, InvalidEdit> {
+        if let Self::AddHeader { name, value }
+        | Self::InsertHeader { name, value, .. }
+        | Self::ChangeHeader { name, value, .. } = &self
+            && !is_folded(value)
+        {
+            return Err(InvalidEdit::HeaderValue(name.clone()));
+        }
+        self.clean()
+    }
+}
+
+/// Whether line ends occur as folds alone.
+fn is_folded(value: &[u8]) -> bool {
+    let mut rest = value;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        let line_end = match byte {
+            0 => return false,
+            b'\r' => after.strip_prefix(b"\n"),
+            b'\n' => Some(after),
+            _ => continue,
+        };
+        let Some(after) = line_end.filter(|after| matches!(after.first(), Some(b' ' | b'\t')))
+        else {
+            return false;
+        };
+        rest = after;
+    }
+    true
 }
 
 /// White space before the colon belongs to the old spelling of a name, not to the name.

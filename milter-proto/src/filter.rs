@@ -65,6 +65,15 @@ impl<'a> Context<'a> {
         self.facts.steps.contains(Steps::LEADING_SPACE)
     }
 
+    /// Whether the recipient in hand was refused by the MTA itself (macro `rcpt_mailer` is `error`),
+    /// and is told because `SMFIP_RCPT_REJ` was negotiated.
+    #[must_use]
+    pub fn rcpt_is_rejected(&self) -> bool {
+        let mailer = self.macro_value("rcpt_mailer");
+        self.facts.steps.contains(Steps::RCPT_REJECTED)
+            && mailer.is_some_and(|mailer| mailer == &b"error"[..])
+    }
+
     /// The actions that were negotiated.
     #[must_use]
     pub fn actions(&self) -> Actions {
@@ -110,6 +119,17 @@ pub trait Transaction: Send {
     /// RCPT TO, once for each recipient; a refusal refuses this recipient alone.
     fn rcpt(&mut self, _cx: Context<'_>, _recipient: Path) -> impl Future<Output = Verdict> + Send {
         ready(Verdict::Continue)
+    }
+
+    /// A recipient that the MTA has refused itself, told in place of [`Transaction::rcpt`] where
+    /// `RCPT_REJECTED` was negotiated. The macros say why: `rcpt_host` has the status code,
+    /// `rcpt_addr` the text. Nothing is decided here.
+    fn rejected_rcpt(
+        &mut self,
+        _cx: Context<'_>,
+        _recipient: Path,
+    ) -> impl Future<Output = ()> + Send {
+        ready(())
     }
 
     /// DATA.

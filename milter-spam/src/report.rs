@@ -175,10 +175,12 @@ impl Marking {
         let old = self.old_subject.as_deref().unwrap_or_default();
         let (before, after) = with_score.split_once("%s").unwrap_or((&with_score, ""));
         let value = [before.as_bytes(), old, after.as_bytes()].concat();
-        match self.old_subject {
+        let edit = match self.old_subject {
             Some(_) => Edit::change(1, "Subject", value),
             None => Edit::add("Subject", value),
-        }
+        };
+        // The old subject may hold any bytes; the name is one, so nothing is refused.
+        edit.clean().unwrap_or_else(|_| Edit::add("Subject", ""))
     }
 }
 

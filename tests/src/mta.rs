@@ -252,11 +252,7 @@ impl Mta {
     /// # Errors
     /// When the filter breaks the protocol.
     pub async fn send(&mut self, envelope: &Envelope, message: &Message) -> Result<Delivery> {
-        let mut last = Response {
-            verdict: Verdict::Continue,
-            edits: Vec::new(),
-            skip: false,
-        };
+        let mut last = Response::default();
         for (event, macros) in self.events(envelope, message) {
             let stage = format!("{event:?}").chars().take(40).collect::<String>();
             let response = self.client.send(event, macros.as_deref()).await;

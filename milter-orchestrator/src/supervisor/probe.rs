@@ -33,11 +33,7 @@ pub enum ProbeError {
 /// # Errors
 /// When it is not ready.
 pub async fn negotiate(address: &Address, timeout: Duration) -> Result<(), ProbeError> {
-    let timeouts = Timeouts {
-        connect: timeout,
-        answer: timeout,
-        finish: timeout,
-    };
+    let timeouts = Timeouts::each(timeout);
     let talk = async {
         let (client, _warnings) = Client::connect(address, &Offer::full(), timeouts).await?;
         client.quit().await;

@@ -17,11 +17,7 @@ use super::house::{House, PATIENCE, send};
 /// Negotiates at `address`, as an MTA would, and waits for that as long as it takes.
 async fn negotiate(address: Address) -> Duration {
     let begun = Instant::now();
-    let timeouts = Timeouts {
-        connect: PATIENCE,
-        answer: PATIENCE,
-        finish: PATIENCE,
-    };
+    let timeouts = Timeouts::each(PATIENCE);
     let (client, _) = Client::connect(&address, &Offer::full(), timeouts)
         .await
         .unwrap();

@@ -47,6 +47,7 @@ impl Stop {
 
 /// What a server has done by the time it stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Served {
     /// Connections taken.
     pub connections: u64,

@@ -33,6 +33,7 @@ pub enum Address {
 
 /// Why a text is no [`Address`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum InvalidAddress {
     /// It begins with none of the known kinds.
     #[error("{0:?} names no kind of socket: write inet:port@host or unix:/path")]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::edit::Edit;
 use crate::net::address::Address;
@@ -21,8 +22,9 @@ use crate::session::{Answer, Event, Expect, MtaSide, ProtocolError, Sent, Stage,
 use crate::verdict::Verdict;
 use crate::wire::{Command, Offer, Reply};
 
-/// How long to wait for a filter.
+/// How long to wait for a filter. Begin with the default, or with [`Timeouts::each`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the connection, and again for the negotiation.
     pub connect: Duration,
@@ -30,6 +32,28 @@ pub struct Timeouts {
     pub answer: Duration,
     /// For the answer at the end of the message, all edits and progress reports included.
     pub finish: Duration,
+    /// Between two replies at the end of the message: what a progress report buys. Sendmail gives a
+    /// filter 10 s, Postfix 300 s.
+    pub silence: Duration,
+    /// From the first byte of a reply to its last.
+    pub frame: Duration,
+    /// For the filter to take what is written.
+    pub write: Duration,
+}
+
+impl Timeouts {
+    /// The same for everything.
+    #[must_use]
+    pub const fn each(time: Duration) -> Self {
+        Self {
+            connect: time,
+            answer: time,
+            finish: time,
+            silence: time,
+            frame: time,
+            write: time,
+        }
+    }
 }
 
 impl Default for Timeouts {
@@ -38,12 +62,16 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(8),
             finish: Duration::from_secs(240),
+            silence: Duration::from_secs(240),
+            frame: Duration::from_secs(60),
+            write: Duration::from_secs(60),
         }
     }
 }
 
 /// What went wrong with a filter.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DialError {
     /// It cannot be reached.
     #[error("cannot connect to {0}: {1}")]
@@ -68,7 +96,8 @@ pub enum DialError {
 }
 
 /// What a filter said to an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Response {
     /// Its verdict; `Continue` where it was not asked.
     pub verdict: Verdict,
@@ -76,16 +105,6 @@ pub struct Response {
     pub edits: Vec<Edit>,
     /// Whether it wants no more events of this kind.
     pub skip: bool,
-}
-
-impl Response {
-    fn new() -> Self {
-        Self {
-            verdict: Verdict::Continue,
-            edits: Vec::new(),
-            skip: false,
-        }
-    }
 }
 
 /// A conversation with one filter.
@@ -131,7 +150,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         offer: &Offer,
         timeouts: Timeouts,
     ) -> Result<(Self, Vec<Warning>), DialError> {
-        let limits = Limits::default();
+        let limits = Limits {
+            frame_time: timeouts.frame,
+            write_time: timeouts.write,
+            ..Limits::default()
+        };
         let (side, command) = MtaSide::offer(offer.version, offer.actions, offer.steps);
         let mut client = Self {
             frames: Frames::new(stream, &limits),
@@ -139,11 +162,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             timeouts,
         };
         client.put(&command)?;
-        let after = timeouts.connect;
-        let reply = timeout(after, client.reply()).await;
-        let reply = reply.map_err(|_| client.late(after))??;
+        let reply = client.reply(timeouts.connect).await?;
         let warnings = client.side.negotiated(reply)?;
         Ok((client, warnings))
+    }
+
+    /// Refuses replies whose length field is above `cap`, in bytes; [`Decoder::CAP`] until told
+    /// otherwise.
+    ///
+    /// [`Decoder::CAP`]: crate::wire::Decoder::CAP
+    pub fn limit_frames(&mut self, cap: u32) {
+        self.frames.set_cap(cap);
     }
 
     /// What was agreed.
@@ -169,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         macros: Option<&[(Bytes, Bytes)]>,
     ) -> Result<Response, DialError> {
         let mut next = Some(event);
-        let mut response = Response::new();
+        let mut response = Response::default();
         while let Some(event) = next {
             self.check_silence().await?;
             let sent = self.side.send(event, macros)?;
@@ -200,26 +229,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         for command in &sent.commands {
             self.put(command)?;
         }
-        let after = match sent.expect {
+        let (whole, silence) = match sent.expect {
             Expect::Nothing if self.frames.output().len() < Self::COLLECT => {
-                return Ok(Response::new());
+                return Ok(Response::default());
             }
             Expect::Nothing => {
                 self.flush().await?;
-                return Ok(Response::new());
+                return Ok(Response::default());
             }
-            Expect::Verdict => self.timeouts.answer,
-            Expect::EndOfMessage => self.timeouts.finish,
+            Expect::Verdict => (self.timeouts.answer, self.timeouts.answer),
+            Expect::EndOfMessage => (self.timeouts.finish, self.timeouts.silence),
         };
-        let answered = timeout(after, self.answer()).await;
-        answered.map_err(|_| self.late(after))?
+        let answered = timeout(whole, self.answer(silence)).await;
+        let answered = answered.map_err(|_| self.late(whole))?;
+        if let Some(complaint) = self.side.take_complaint() {
+            warn!(error = %complaint, "taken for continue");
+        }
+        answered
     }
 
-    /// Writes what was collected, and reads replies up to the verdict.
-    async fn answer(&mut self) -> Result<Response, DialError> {
-        let mut response = Response::new();
+    /// Writes what was collected, and reads replies up to the verdict, none of which may be longer in
+    /// coming than `silence`.
+    async fn answer(&mut self, silence: Duration) -> Result<Response, DialError> {
+        let mut response = Response::default();
         loop {
-            let reply = self.reply().await?;
+            let reply = self.reply(silence).await?;
             match self.side.receive(reply)? {
                 Answer::Progress => {}
                 Answer::Edit(edit) => response.edits.push(edit),
@@ -238,14 +272,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn reply(&mut self) -> Result<Reply, DialError> {
+    async fn reply(&mut self, silence: Duration) -> Result<Reply, DialError> {
         self.flush().await?;
         let stage = self.side.stage();
-        // The caller's time-out is the shorter one.
-        let read = self.frames.read(Limits::default().idle).await;
-        let frame = read
-            .map_err(|error| DialError::Stream(stage, error))?
-            .ok_or(DialError::Closed(stage))?;
+        let read = timeout(silence, self.frames.read(silence)).await;
+        let frame = match read {
+            Err(_) | Ok(Err(StreamError::Idle(_))) => return Err(self.late(silence)),
+            Ok(Err(error)) => return Err(DialError::Stream(stage, error)),
+            Ok(Ok(None)) => return Err(DialError::Closed(stage)),
+            Ok(Ok(Some(frame))) => frame,
+        };
         let reply = Reply::parse(frame);
         Ok(reply.map_err(|error| self.side.malformed(error))?)
     }

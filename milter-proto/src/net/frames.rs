@@ -1,12 +1,13 @@
 //! Frames on a stream, with deadlines.
 //!
-//! Reads fill a buffer of 64 KiB, from which frames are cut without copying; writes are collected
-//! until [`Frames::flush`]. A peer that sends a frame byte by byte, or does not take what is
+//! Reads fill a buffer of 64 KiB, from which frames are cut without copying, and which is given back
+//! while nothing comes: an idle connection holds no buffer. Writes are collected until
+//! [`Frames::flush`]. A peer that sends a frame byte by byte, or does not take what is
 //! written, is an error once its time is up. After an error the stream is of no more use.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::wire::{Decoder, Frame, WireError};
 
 /// Why a stream of frames broke.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StreamError {
     /// The bytes are no frames.
     #[error(transparent)]
@@ -55,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Bytes that are read at a time.
     const BUFFER: usize = 64 * 1024;
     /// The buffer is renewed when less than this is free, so that what is kept of one buffer never
-    /// costs much more than it holds.
+    /// costs much more than it holds. An output buffer above this is not kept either.
     const LOW: usize = 8 * 1024;
 
     /// Frames on `stream`.
@@ -101,8 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
                 let time = self.frame_time;
                 (begun + time, StreamError::SlowFrame(time))
             };
-            self.make_room();
-            let read = timeout_at(deadline, self.stream.read_buf(&mut self.input)).await;
+            let read = timeout_at(deadline, self.fill()).await;
             if read.map_err(|_| late)?? == 0 {
                 self.decoder.finish(&self.input)?;
                 return Ok(None);
@@ -127,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         let write = timeout(self.write_time, self.stream.write_all(&self.output)).await;
         write.map_err(|_| late)??;
         self.output.clear();
-        if self.output.capacity() > Self::BUFFER {
+        if self.output.capacity() > Self::LOW {
             self.output = BytesMut::new();
         }
         Ok(())
@@ -155,14 +156,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Ok(arrived)
     }
 
+    /// Refuses frames whose length field is above `cap` from now on.
+    pub fn set_cap(&mut self, cap: u32) {
+        self.decoder = Decoder::new(cap);
+    }
+
     /// The stream; what was read and not used is lost.
     pub fn into_inner(self) -> S {
         self.stream
+    }
+
+    /// Reads once, without holding a buffer while there is nothing in it and nothing comes.
+    async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            self.make_room();
+            let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+            if read.is_pending() && self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            read
+        })
+        .await
+    }
+
+    /// Bytes that the buffers occupy.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.input.capacity() + self.output.capacity()
     }
 
     fn make_room(&mut self) {
         if self.input.capacity() - self.input.len() < Self::LOW {
             self.input.reserve(Self::BUFFER);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_idle_connection_holds_no_buffer() {
+        let (near, mut far) = duplex(1 << 20);
+        let mut frames = Frames::new(near, &Limits::default());
+        let mut large = vec![0, 0, 0xff, 0xff, b'B'];
+        large.resize(4 + 0xffff, b'x');
+        for _ in 0..3 {
+            far.write_all(&large).await.unwrap();
+            let frame = frames.read(Duration::from_secs(10)).await.unwrap().unwrap();
+            assert_eq!(frame.payload.len(), 0xfffe);
+            frames.output().extend_from_slice(&large);
+            frames.flush().await.unwrap();
+        }
+        let idle = frames.read(Duration::from_millis(20)).await;
+        assert!(matches!(idle, Err(StreamError::Idle(_))));
+        assert_eq!(frames.held(), 0);
     }
 }

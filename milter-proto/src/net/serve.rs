@@ -51,6 +51,7 @@ pub async fn serve<F: Filter>(
 
 /// Why a connection ended before its time.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ConnectionError {
     /// The stream broke: where, and how.
     #[error("{0}: {1}")]
@@ -309,6 +310,10 @@ impl<F: Filter, S: AsyncRead + AsyncWrite + Unpin> Conversation<F, S> {
         let time = self.limits.stage;
         let judged = match event {
             Event::Mail(path) => guard(time, transaction.mail(cx, path)).await,
+            Event::Rcpt(path) if cx.rcpt_is_rejected() => {
+                let told = guard(time, transaction.rejected_rcpt(cx, path)).await;
+                told.map(|()| Verdict::Continue)
+            }
             Event::Rcpt(path) => guard(time, transaction.rcpt(cx, path)).await,
             Event::Data => guard(time, transaction.data(cx)).await,
             Event::Header(header) => guard(time, transaction.header(cx, header)).await,

@@ -5,19 +5,31 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::net::address::Address;
 
-/// A connected socket. TCP is set to send at once (`TCP_NODELAY`): we collect writes ourselves.
+/// A connected socket. TCP is set to send at once (`TCP_NODELAY`), since writes are collected here,
+/// and to find out about peers that are gone without a word (`SO_KEEPALIVE`, after five minutes).
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
     Inet(TcpStream),
     /// A socket in the file system.
     Unix(UnixStream),
+}
+
+/// What every TCP connection is set to.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(300))
+        .with_interval(Duration::from_secs(30));
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Who is at the other end, for messages.
@@ -45,7 +57,7 @@ impl Stream {
         Ok(match address {
             Address::Inet { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
+                prepare(&stream)?;
                 Self::Inet(stream)
             }
             Address::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
@@ -120,7 +132,7 @@ impl Listener {
         match self {
             Self::Inet(listener) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, address) = accepted?;
-                stream.set_nodelay(true)?;
+                prepare(&stream)?;
                 Ok((Stream::Inet(stream), Peer(address.to_string())))
             }),
             Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {

@@ -44,6 +44,7 @@ impl fmt::Display for Fault {
 
 /// How the protocol was broken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Reason {
     /// A command that has no place at this stage.
     #[error("'{}' is out of order", char::from(*.0))]

@@ -294,8 +294,7 @@ impl FilterSide {
         }
     }
 
-    /// Answers the end of the message: edits that were negotiated and made harmless, then the
-    /// verdict. Without `Continue` or `Accept` there are no edits. Pieces of a body are put
+    /// Answers the end of the message: edits that were negotiated and checked, then the verdict. Without `Continue` or `Accept` there are no edits. Pieces of a body are put
     /// together where the first one stands, because Postfix refuses anything between them, and cut
     /// to the size of a chunk.
     ///
@@ -482,7 +481,7 @@ impl FilterSide {
                 continue;
             }
             let edit = edit
-                .clean()
+                .check()
                 .map_err(|invalid| self.error(Fault::Filter, invalid.into()))?;
             replies.push(Reply::Edit(edit));
         }

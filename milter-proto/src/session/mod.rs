@@ -1,11 +1,11 @@
 //! Both sides of the conversation as pure state machines: no socket, no clock, no task.
 //!
 //! ```text
-//!            O           C            H,U          M          R          T, L…     N       B…, E
-//!   Start ─────▶ Fresh ─────▶ Client ◀──┘ ─────▶ Mail ─────▶ Rcpt ─────▶ Data, Headers ─────▶ Body
-//!                  ▲             ▲                 │           │                │               │
-//!                  │ K           └──── verdict that ends the message, A, H, answer to E ────────┘
-//!                  └ from anywhere
+//!          O          C           H,U         M         R         T, L…           N      B…  E
+//!   Start ───▶ Fresh ───▶ Client ◀──┘ ───▶ Mail ───▶ Rcpt ───▶ Data, Headers ───▶ Body ◀─┘ ───▶ End
+//!                ▲           ▲               │         │             │              │            │
+//!                │ K         └─────── verdict that ends the message, A, H, answer to E ──────────┘
+//!                └ from anywhere
 //! ```
 //!
 //! [`FilterSide`] answers an MTA: commands go in, [`Step`]s come out, verdicts go in, replies come

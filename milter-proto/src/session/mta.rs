@@ -58,9 +58,12 @@ pub enum Answer {
 
 /// Something in a filter's answer to the offer that was put right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// Action bits that the protocol does not have; ignored.
     UnknownActions(Actions),
+    /// Actions that were not offered; ignored, and edits of that kind are refused later.
+    ActionsNotOffered(Actions),
     /// Steps that were not offered; ignored.
     StepsNotOffered(Steps),
 }
@@ -85,6 +88,7 @@ pub struct MtaSide {
     skip_body: bool,
     edits: usize,
     reusable: bool,
+    complaint: Option<ProtocolError>,
 }
 
 impl MtaSide {
@@ -110,6 +114,7 @@ impl MtaSide {
             skip_body: false,
             edits: 0,
             reusable: false,
+            complaint: None,
         };
         (side, command)
     }
@@ -117,8 +122,7 @@ impl MtaSide {
     /// Takes the filter's answer to the offer.
     ///
     /// # Errors
-    /// When it is another reply, was answered before, its version is not between 2 and ours, or it
-    /// asks for actions that were not offered.
+    /// When it is another reply, was answered before, or its version is not between 2 and ours.
     pub fn negotiated(&mut self, reply: Reply) -> Result<Vec<Warning>, ProtocolError> {
         let code = reply.code();
         let Reply::Negotiate(wish) = reply else {
@@ -133,13 +137,13 @@ impl MtaSide {
         let unknown = wish.actions - Actions::all();
         let actions = wish.actions & Actions::all();
         let more = actions - self.options.actions;
-        if !more.is_empty() {
-            return Err(self.error(Fault::Filter, Reason::NotOffered(more)));
-        }
         let beyond = wish.steps - self.options.steps;
         let mut warnings = Vec::new();
         if !unknown.is_empty() {
             warnings.push(Warning::UnknownActions(unknown));
+        }
+        if !more.is_empty() {
+            warnings.push(Warning::ActionsNotOffered(more));
         }
         if !beyond.is_empty() {
             warnings.push(Warning::StepsNotOffered(beyond));
@@ -156,7 +160,7 @@ impl MtaSide {
         );
         self.options = Offer {
             version: wish.version,
-            actions,
+            actions: actions - more,
             steps,
             macros: wish.macros,
         };
@@ -186,6 +190,11 @@ impl MtaSide {
     #[must_use]
     pub fn is_muted(&self) -> bool {
         self.mute != Mute::No
+    }
+
+    /// What was wrong with the last answer and did no harm, to be logged: a discard at CONNECT, say.
+    pub fn take_complaint(&mut self) -> Option<ProtocolError> {
+        self.complaint.take()
     }
 
     /// The error for bytes that were no reply, at the stage that the conversation has reached.
@@ -406,14 +415,19 @@ impl MtaSide {
     fn settle(&mut self, question: Question, verdict: Verdict) -> Verdict {
         self.owed = None;
         let greeting = matches!(question, Question::Connect | Question::Helo);
-        let verdict = match verdict {
+        let meaningless = match verdict {
             // Postfix ignores it there, and Sendmail would switch every other filter off.
-            Verdict::Discard if greeting => Verdict::Continue,
+            Verdict::Discard => greeting || question == Question::Unknown,
             // The message does not hang on an unknown command.
-            Verdict::Accept | Verdict::Discard if question == Question::Unknown => {
-                Verdict::Continue
-            }
-            verdict => verdict,
+            Verdict::Accept => question == Question::Unknown,
+            _ => false,
+        };
+        let verdict = if meaningless {
+            let code = Reply::from(verdict).code();
+            self.complaint = Some(self.error(Fault::Filter, Reason::Forbidden(code)));
+            Verdict::Continue
+        } else {
+            verdict
         };
         self.reusable = match question {
             Question::EndOfMessage => verdict == Verdict::Continue,
@@ -484,7 +498,10 @@ impl MtaSide {
             | Question::Rcpt
             | Question::Data
             | Question::EndOfHeaders
-            | Question::Unknown => Ok(Answer::Verdict(self.settle(question, Verdict::Continue))),
+            | Question::Unknown => {
+                self.complaint = Some(self.error(Fault::Filter, Reason::Forbidden(code)));
+                Ok(Answer::Verdict(self.settle(question, Verdict::Continue)))
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Stage {
     Headers,
     /// The header is complete.
     Body,
+    /// The message is complete, and its verdict is owed.
+    End,
 }
 
 impl Stage {
@@ -46,6 +48,7 @@ impl fmt::Display for Stage {
             Self::Data => "after DATA",
             Self::Headers => "in the header",
             Self::Body => "in the body",
+            Self::End => "at the end of the message",
         })
     }
 }
@@ -101,59 +104,60 @@ pub(crate) enum Move {
 pub(crate) fn follow(stage: Stage, command: &Command, steps: Steps) -> Move {
     use Command as C;
     use Move::{Close, Fault, Go, Ignore, Refuse, Restart};
-    use Stage::{Body, Client, Data, Fresh, Headers, Mail, Rcpt, Start};
+    use Stage::{Body, Client, Data, End, Fresh, Headers, Mail, Rcpt, Start};
 
     match (reached(stage, command, steps), command) {
         // The negotiation comes first, and once.
         (Start, C::Negotiate(_)) => Go(Fresh),
-        (Fresh | Client | Mail | Rcpt | Data | Headers | Body, C::Negotiate(_)) => Fault,
+        (Fresh | Client | Mail | Rcpt | Data | Headers | Body | End, C::Negotiate(_)) => Fault,
         // Macros belong to the command that follows, which is judged for itself.
-        (Fresh | Client | Mail | Rcpt | Data | Headers | Body, C::Macros(_)) => Ignore,
+        (Fresh | Client | Mail | Rcpt | Data | Headers | Body | End, C::Macros(_)) => Ignore,
 
         (Fresh, C::Connect(_)) => Go(Client),
-        (Client | Mail | Rcpt | Data | Headers | Body, C::Connect(_)) => Refuse,
+        (Client | Mail | Rcpt | Data | Headers | Body | End, C::Connect(_)) => Refuse,
 
         // STARTTLS and a second EHLO, inside a message too: Postfix sends no ABORT first.
         (Fresh, C::Helo(_)) => Refuse,
         (Client, C::Helo(_)) => Go(Client),
-        (Mail | Rcpt | Data | Headers | Body, C::Helo(_)) => Restart(Client),
+        (Mail | Rcpt | Data | Headers | Body | End, C::Helo(_)) => Restart(Client),
 
         (Fresh, C::Mail(_)) => Refuse,
         (Client, C::Mail(_)) => Go(Mail),
-        (Mail | Rcpt | Data | Headers | Body, C::Mail(_)) => Restart(Mail),
+        (Mail | Rcpt | Data | Headers | Body | End, C::Mail(_)) => Restart(Mail),
 
         (Mail | Rcpt, C::Rcpt(_)) => Go(Rcpt),
-        (Fresh | Client | Data | Headers | Body, C::Rcpt(_)) => Refuse,
+        (Fresh | Client | Data | Headers | Body | End, C::Rcpt(_)) => Refuse,
 
         (Rcpt, C::Data) => Go(Data),
-        (Fresh | Client | Mail | Data | Headers | Body, C::Data) => Refuse,
+        (Fresh | Client | Mail | Data | Headers | Body | End, C::Data) => Refuse,
 
         // MTAs before version 4 send no DATA.
         (Rcpt | Data | Headers, C::Header(_)) => Go(Headers),
-        (Fresh | Client | Mail | Body, C::Header(_)) => Refuse,
+        (Fresh | Client | Mail | Body | End, C::Header(_)) => Refuse,
 
         (Rcpt | Data | Headers, C::EndOfHeaders) => Go(Body),
-        (Fresh | Client | Mail | Body, C::EndOfHeaders) => Refuse,
+        (Fresh | Client | Mail | Body | End, C::EndOfHeaders) => Refuse,
 
-        (Body, C::Body(_) | C::EndOfMessage(_)) => Go(Body),
-        (Rcpt | Data | Headers, C::Body(_) | C::EndOfMessage(_)) => {
-            if steps.contains(Steps::NO_EOH) {
-                Go(Body)
-            } else {
-                Refuse
-            }
+        (Rcpt | Data | Headers, C::Body(_) | C::EndOfMessage(_))
+            if !steps.contains(Steps::NO_EOH) =>
+        {
+            Refuse
         }
-        (Fresh | Client | Mail, C::Body(_) | C::EndOfMessage(_)) => Refuse,
+        (Rcpt | Data | Headers | Body, C::Body(_)) => Go(Body),
+        (Rcpt | Data | Headers | Body, C::EndOfMessage(_)) => Go(End),
+        (Fresh | Client | Mail | End, C::Body(_) | C::EndOfMessage(_)) => Refuse,
 
         (Fresh | Client | Mail | Rcpt, C::Unknown(_)) => Go(stage),
-        (Data | Headers | Body, C::Unknown(_)) => Refuse,
+        (Data | Headers | Body | End, C::Unknown(_)) => Refuse,
 
         // Postfix sends ABORT after every message, and often once more.
         (Fresh | Client, C::Abort) => Ignore,
-        (Mail | Rcpt | Data | Headers | Body, C::Abort) => Restart(Client),
+        (Mail | Rcpt | Data | Headers | Body | End, C::Abort) => Restart(Client),
 
-        (Fresh | Client | Mail | Rcpt | Data | Headers | Body, C::QuitReuse) => Restart(Fresh),
-        (Start | Fresh | Client | Mail | Rcpt | Data | Headers | Body, C::Quit) => Close,
+        (Fresh | Client | Mail | Rcpt | Data | Headers | Body | End, C::QuitReuse) => {
+            Restart(Fresh)
+        }
+        (Start | Fresh | Client | Mail | Rcpt | Data | Headers | Body | End, C::Quit) => Close,
 
         (
             Start,

@@ -101,11 +101,7 @@ async fn events_without_answers_are_collected() {
 }
 
 async fn opened(stream: DuplexStream) -> Result<Client<DuplexStream>, DialError> {
-    let timeouts = Timeouts {
-        connect: Duration::from_millis(300),
-        answer: Duration::from_millis(300),
-        finish: Duration::from_millis(300),
-    };
+    let timeouts = Timeouts::each(Duration::from_millis(300));
     let opened = Client::negotiate(stream, &Offer::full(), timeouts).await;
     opened.map(|(client, _)| client)
 }

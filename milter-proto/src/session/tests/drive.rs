@@ -182,7 +182,10 @@ fn answers_to_the_offer() {
     check(wish(7, none, skip), Err(Reason::Version(7)));
     check(wish(1, none, skip), Err(Reason::Version(1)));
     let more = Actions::CHANGE_BODY;
-    check(wish(6, more, skip), Err(Reason::NotOffered(more)));
+    check(
+        wish(6, more, skip),
+        Ok(vec![Warning::ActionsNotOffered(more)]),
+    );
     let unknown = Actions::from_bits_retain(0x8000);
     check(
         wish(6, unknown, skip),

@@ -374,7 +374,7 @@ fn finish(actions: Actions, outcome: Outcome) -> Result<Vec<Reply>, ProtocolErro
 #[test]
 fn edits_go_before_the_verdict() {
     let edits = vec![
-        Edit::change(1, "Subject", "a\r\nb"),
+        Edit::change(1, "Subject", "a\r\n b"),
         Edit::insert(1, "X", "v"),
         Edit::add("Y", "w"),
     ];
