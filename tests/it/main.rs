@@ -5,6 +5,7 @@
 mod bad_input;
 mod dkim;
 mod filters;
+mod miltertest;
 mod opendkim;
 mod orchestrator;
 mod trusted_results;

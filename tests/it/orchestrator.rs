@@ -2,4 +2,4 @@
 
 mod chain;
 mod failure;
-mod stack;
+pub(crate) mod stack;

@@ -15,35 +15,35 @@ use milter_tests::programs::binary;
 use tempfile::TempDir;
 
 /// The domain whose mail is signed.
-pub(super) const DOMAIN: &str = "example.org";
+pub(crate) const DOMAIN: &str = "example.org";
 
 /// The filters that every stack has; `clamav` comes with a clamd.
-pub(super) const FILTERS: [&str; 2] = ["dkim", "spam"];
+pub(crate) const FILTERS: [&str; 2] = ["dkim", "spam"];
 
 /// A folder with keys and the filters' configuration, before the orchestrator's own is known.
-pub(super) struct Site {
+pub(crate) struct Site {
     directory: TempDir,
     clamd: Option<Clamd>,
 }
 
 /// A running orchestrator.
-pub(super) struct Stack {
+pub(crate) struct Stack {
     /// Where the MTA connects.
-    pub(super) address: Address,
+    pub(crate) address: Address,
     /// The orchestrator.
-    pub(super) process: Process,
+    pub(crate) process: Process,
     site: Site,
 }
 
 impl Site {
     /// With a clamd where there is one on this machine.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let clamd = Clamd::program().map(|_| Clamd::start("").unwrap());
         Self::furnish(clamd)
     }
 
     /// Without virus scanner.
-    pub(super) fn without_clamd() -> Self {
+    pub(crate) fn without_clamd() -> Self {
         Self::furnish(None)
     }
 
@@ -74,12 +74,12 @@ impl Site {
     }
 
     /// Its folder.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Names of the filters, in the order of the usual chain.
-    pub(super) fn filters(&self) -> Vec<&'static str> {
+    pub(crate) fn filters(&self) -> Vec<&'static str> {
         let mut filters = FILTERS.to_vec();
         if self.has_clamd() {
             filters.insert(1, "clamav");
@@ -88,12 +88,12 @@ impl Site {
     }
 
     /// Whether mail is scanned for malware.
-    pub(super) fn has_clamd(&self) -> bool {
+    pub(crate) fn has_clamd(&self) -> bool {
         self.clamd.is_some()
     }
 
     /// The filters as a chain in parallel, or one after the other.
-    pub(super) fn chain(&self, parallel: bool) -> String {
+    pub(crate) fn chain(&self, parallel: bool) -> String {
         let names = self.filters().join("\", \"");
         if parallel {
             format!("[[route]]\nchain = [[\"{names}\"]]\n")
@@ -107,13 +107,13 @@ impl Site {
     }
 
     /// The configuration of a filter.
-    pub(super) fn file(&self, filter: &str) -> PathBuf {
+    pub(crate) fn file(&self, filter: &str) -> PathBuf {
         self.path().join(format!("{filter}.toml"))
     }
 
     /// Starts the orchestrator with all filters and these further sections, and waits until the
     /// filters are up.
-    pub(super) fn start(self, sections: &str) -> Stack {
+    pub(crate) fn start(self, sections: &str) -> Stack {
         let milters = self.filters().into_iter().map(|name| self.milter(name));
         let text = self.frame() + &milters.collect::<String>() + sections;
         let mut stack = self.start_with(&text);
@@ -122,7 +122,7 @@ impl Site {
     }
 
     /// The section of one of the filters.
-    pub(super) fn milter(&self, filter: &str) -> String {
+    pub(crate) fn milter(&self, filter: &str) -> String {
         format!(
             "[milter.{filter}]\ncommand = [\"{}\", \"--config\", \"{}\"]\n",
             binary(&format!("milter-{filter}")).unwrap().display(),
@@ -131,7 +131,7 @@ impl Site {
     }
 
     /// Listener, control socket and supervision.
-    pub(super) fn frame(&self) -> String {
+    pub(crate) fn frame(&self) -> String {
         let path = self.path().display();
         format!(
             "[listen.inbound]\nsocket = \"unix:{path}/inbound.sock\"\n\
@@ -141,7 +141,7 @@ impl Site {
     }
 
     /// Starts the orchestrator with just this configuration.
-    pub(super) fn start_with(self, text: &str) -> Stack {
+    pub(crate) fn start_with(self, text: &str) -> Stack {
         self.write("orchestrator", text);
         let mut command = Command::new(binary("milter-orchestrator").unwrap());
         command
@@ -166,18 +166,18 @@ impl Site {
 
 impl Stack {
     /// Its folder and filters.
-    pub(super) fn site(&self) -> &Site {
+    pub(crate) fn site(&self) -> &Site {
         &self.site
     }
 
     /// Asks over its control socket.
-    pub(super) fn ask(&self, question: &Question) -> Answer {
+    pub(crate) fn ask(&self, question: &Question) -> Answer {
         control::ask(&self.site.path().join("control.sock"), question)
             .unwrap_or_else(|error| panic!("{error}\n{}", self.process.output()))
     }
 
     /// All milters.
-    pub(super) fn milters(&self) -> Vec<MilterStatus> {
+    pub(crate) fn milters(&self) -> Vec<MilterStatus> {
         match self.ask(&Question::Status) {
             Answer::Status(snapshot) => snapshot.milters,
             other => panic!("{other:?}"),
@@ -185,13 +185,13 @@ impl Stack {
     }
 
     /// The status of one milter.
-    pub(super) fn milter(&self, name: &str) -> MilterStatus {
+    pub(crate) fn milter(&self, name: &str) -> MilterStatus {
         let mut milters = self.milters().into_iter();
         milters.find(|milter| milter.name == name).unwrap()
     }
 
     /// Waits until all milters are up.
-    pub(super) fn wait_until_up(&mut self) {
+    pub(crate) fn wait_until_up(&mut self) {
         self.wait_until("all up", |stack| {
             let mut milters = stack.milters().into_iter();
             milters.all(|milter| milter.readiness == Readiness::Ready)
@@ -199,7 +199,7 @@ impl Stack {
     }
 
     /// Waits until `done`, or fails with the log.
-    pub(super) fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = std::time::Instant::now() + milter_tests::process::PATIENCE;
         while !done(self) {
             let late = std::time::Instant::now() > deadline;
@@ -209,7 +209,7 @@ impl Stack {
     }
 
     /// Runs a sub-command with its configuration; what it writes.
-    pub(super) fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = Command::new(binary("milter-orchestrator").unwrap())
             .arg("--config")
             .arg(self.site.file("orchestrator"))
