@@ -9,7 +9,8 @@
 //! | [`session`] | who may say what when: both sides as pure state machines | |
 //! | [`wire`] | frames, commands and replies as bytes | |
 //!
-//! Beside them stand the words that all floors share: [`message`] (what a filter is told),
+//! Beside them stands `testkit` (feature `testkit`): scripted filters and mail servers for tests, and
+//! `.milter` files. And the words that all floors share: [`message`] (what a filter is told),
 //! [`verdict`] and [`edit`] (what it decides), [`filter`] (the traits that it implements). Without
 //! features nothing here knows a socket, a clock or a task.
 //!
@@ -72,3 +73,5 @@ pub mod wire;
 pub mod daemon;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "testkit")]
+pub mod testkit;
