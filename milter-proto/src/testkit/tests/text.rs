@@ -251,7 +251,7 @@ impl Source<'_> {
     }
 
     fn address(&mut self) -> Address {
-        match self.below(4) {
+        match self.below(5) {
             0 => Address::Unknown,
             1 => Address::Unix(self.bytes()),
             2 => Address::Inet(
@@ -259,6 +259,7 @@ impl Source<'_> {
                     .parse()
                     .unwrap(),
             ),
+            3 => Address::TaggedInet6("[2001:db8::1]:25".parse().unwrap()),
             _ => Address::Unparsable {
                 family: self.pick(b"46L"),
                 port: u16::from(self.byte()),

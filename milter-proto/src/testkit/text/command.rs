@@ -104,6 +104,16 @@ fn connection(line: &mut Line) -> Result<Connection, Mistake> {
     let address = match word.as_str() {
         "unknown" => Address::Unknown,
         "unix" => Address::Unix(line.text("a path", "connect \"host\" unix \"/path\"")?),
+        "tagged" => {
+            let example = "connect \"host\" tagged [2001:db8::1]:4000";
+            let socket = line.word("an IPv6 address", example)?;
+            Address::TaggedInet6(socket.parse().map_err(|_| {
+                Mistake::new(
+                    format!("{socket:?} is no IPv6 address with a port"),
+                    example,
+                )
+            })?)
+        }
         "unparsable" => {
             let example = "connect \"host\" unparsable 4 25 \"text\"";
             let family = line.word("a family", example)?;
@@ -296,6 +306,7 @@ fn write_connection(connection: &Connection, f: &mut Formatter<'_>) -> fmt::Resu
         Address::Unknown => f.write_str("unknown"),
         Address::Unix(path) => write!(f, "unix {}", Quoted(path)),
         Address::Inet(socket) => write!(f, "{socket}"),
+        Address::TaggedInet6(socket) => write!(f, "tagged {socket}"),
         Address::Unparsable { family, port, text } => {
             let family = char::from(*family);
             write!(f, "unparsable {family} {port} {}", Quoted(text))

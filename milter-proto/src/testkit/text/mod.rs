@@ -34,7 +34,8 @@
 //! EXPECTED = REPLY | any REPLY-WORD | nothing | closed
 //! COMMAND  = negotiate [version N] [actions …] [steps …] [macros STAGE "…"]…   alone: everything
 //!          | macros AT "NAME" "VALUE"…
-//!          | connect "HOST" (ADDRESS:PORT | unix "PATH" | unknown | unparsable FAMILY PORT "TEXT")
+//!          | connect "HOST" (ADDRESS:PORT | tagged ADDRESS:PORT | unix "PATH" | unknown
+//!                            | unparsable FAMILY PORT "TEXT")      tagged: IPv6 as sendmail has it
 //!          | helo "NAME" | mail "<ADDRESS>" "ARGUMENT"… | rcpt "<ADDRESS>" "ARGUMENT"… | data
 //!          | header "NAME" "VALUE" | end-of-headers | body "BYTES" | end ["BYTES"]
 //!          | abort | unknown "LINE" | quit | quit-reuse | BYTES | wait TIME | close
