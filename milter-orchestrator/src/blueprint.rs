@@ -235,6 +235,7 @@ fn members(
                 end_of_message: milter.end_of_message_timeout.get(),
             },
             shadow: milter.shadow,
+            pool: 0,
             health: known.get(name).cloned().unwrap_or_default(),
         };
         members.insert(name.clone(), Arc::new(member));
@@ -343,7 +344,11 @@ fn routes(
         let segments = segments(&section, route, members)?;
         routes.push(Route {
             condition,
-            chain: Arc::new(Chain { name, segments }),
+            chain: Arc::new(Chain {
+                name,
+                segments,
+                strict: route.strict,
+            }),
         });
     }
     Ok(routes)
@@ -393,6 +398,12 @@ fn segments(
     let mut segments = Vec::new();
     for (number, Names(names)) in chain.iter().enumerate() {
         let at = format!("{section}.chain.{number}");
+        if route.strict && names.len() > 1 {
+            return Err(
+                ConfigError::at(at, "a strict route runs nothing in parallel")
+                    .help("take the names out of the inner list, or leave strict away"),
+            );
+        }
         if names.is_empty() {
             return Err(ConfigError::at(at, "an empty list in a chain runs nothing")
                 .help("leave it out, or write names into it"));

@@ -129,9 +129,14 @@ pub struct Route {
     /// What must hold; without it the route takes everything.
     #[serde(rename = "match")]
     pub condition: Match,
-    /// Names of filters, one after the other; those of an inner list run in parallel on the same
-    /// bytes. `[]` lets mail pass unfiltered.
+    /// Names of filters in their order; those of an inner list run in parallel on the same bytes
+    /// whatever they change. `[]` lets mail pass unfiltered.
     pub chain: Option<Vec<Names>>,
+    /// Every event goes to one filter at a time, and to the next one only when it has let it pass,
+    /// as in the MTA itself: a filter behind one that refuses never hears of it. Slower; for
+    /// filters that learn, count or deliver. Otherwise filters work at the same time where none of
+    /// them can change what another one reads.
+    pub strict: bool,
 }
 
 /// What must hold for a route: all that is given.

@@ -27,6 +27,8 @@ pub struct Member {
     pub timeouts: Timeouts,
     /// Sees everything, changes and decides nothing.
     pub shadow: bool,
+    /// Connections to it that are kept for the next client; 0: each client gets new ones.
+    pub pool: usize,
     /// What is known about its state, and counters.
     pub health: Arc<Health>,
 }
@@ -199,9 +201,11 @@ impl Health {
 pub struct Chain {
     /// Name of the `[[route]]`.
     pub name: String,
-    /// One after the other; the members of one segment run in parallel on the same bytes. None at
-    /// all: mail passes untouched.
+    /// As written: one after the other where one may change what the other reads; the members of one
+    /// segment always run in parallel on the same bytes. None at all: mail passes untouched.
     pub segments: Vec<Vec<Arc<Member>>>,
+    /// Every event goes to one filter at a time, and to the next one only when it has let it pass.
+    pub strict: bool,
 }
 
 impl Chain {

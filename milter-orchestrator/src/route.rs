@@ -205,6 +205,7 @@ mod tests {
             chain: Arc::new(Chain {
                 name: name.to_owned(),
                 segments: Vec::new(),
+                strict: false,
             }),
         };
         let network = |text: &str| vec![text.parse::<IpNet>().unwrap()];

@@ -54,6 +54,7 @@ pub(crate) fn settings() -> Settings {
                     ..Match::default()
                 },
                 chain: Some(vec![names(&["dkim"])]),
+                strict: false,
             },
             RouteSettings {
                 name: Some("inbound".to_owned()),
@@ -62,6 +63,7 @@ pub(crate) fn settings() -> Settings {
                     ..Match::default()
                 },
                 chain: Some(vec![names(&["dkim", "spam"]), names(&["legacy"])]),
+                strict: false,
             },
         ],
         ..Settings::default()

@@ -3,7 +3,7 @@
 //! Pure. The rule is the one of an MTA that asks its filters one after the other: the first filter
 //! in the chain's order that does not let the event pass decides, however late its word comes and
 //! whatever the filters after it have said. So a refusal counts only once everybody before it has
-//! answered. A filter that failed stands as its `on_failure` says; none ever passes by failing
+//! answered; for content that is when they are done with the message. A filter that failed stands as its `on_failure` says; none ever passes by failing
 //! unless that was asked for.
 
 use milter_proto::verdict::Verdict;
@@ -89,6 +89,22 @@ pub(crate) fn decide(standings: impl IntoIterator<Item = Standing>) -> Decision 
     }
 }
 
+/// Decides about content before its end. There a filter that has let an event pass may still
+/// refuse the message, and an MTA that asks one filter after the other would ask it about all of
+/// the content before the next one hears any of it. So a refusal waits, as long as somebody before
+/// it is not done with the message; what happens at the end is [`decide`]'s again.
+pub(crate) fn decide_on_content(standings: impl IntoIterator<Item = Standing>) -> Decision {
+    let mut undecided = false;
+    decide(standings.into_iter().map(|standing| match standing {
+        Standing::Refused(_) if undecided => Standing::Passed,
+        Standing::Passed => {
+            undecided = true;
+            Standing::Passed
+        }
+        other => other,
+    }))
+}
+
 /// How a failed filter stands. Where the MTA cannot quarantine, the message is refused for now.
 pub(crate) fn failed(policy: OnFailure, can_quarantine: bool) -> Standing {
     match policy {
@@ -105,15 +121,18 @@ mod tests {
     use milter_proto::verdict::SmtpReply;
 
     /// `.` waits, `c` passed, `a` done, `r` and `t` refused.
-    fn decide_text(standings: &str) -> String {
-        let decision = decide(standings.chars().map(|standing| match standing {
+    fn standings(text: &str) -> impl Iterator<Item = Standing> {
+        text.chars().map(|standing| match standing {
             '.' => Standing::Waiting,
             'c' => Standing::Passed,
             'a' => Standing::Done,
             'r' => Standing::Refused(Verdict::Reject),
             't' => Standing::Refused(Verdict::TempFail),
             other => panic!("unknown standing {other}"),
-        }));
+        })
+    }
+
+    fn in_words(decision: Decision) -> String {
         match decision {
             Decision::Wait => "wait".to_owned(),
             Decision::Continue => "continue".to_owned(),
@@ -140,8 +159,31 @@ mod tests {
             ("art", "Reject by 1"),
             ("a.r", "wait"),
         ];
-        for (standings, expected) in table {
-            assert_eq!(decide_text(standings), expected, "{standings}");
+        for (text, expected) in table {
+            assert_eq!(in_words(decide(standings(text))), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn about_content_nobody_decides_before_those_in_front_are_done() {
+        let table = [
+            ("c", "continue"),
+            ("r", "Reject by 0"),
+            ("cr", "continue"),
+            ("ar", "Reject by 1"),
+            ("acr", "continue"),
+            ("aa", "accept"),
+            ("ca", "continue"),
+            (".r", "wait"),
+            ("cr.", "wait"),
+            ("tcr", "TempFail by 0"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(
+                in_words(decide_on_content(standings(text))),
+                expected,
+                "{text}"
+            );
         }
     }
 

@@ -1,9 +1,9 @@
 //! What each filter is told next.
 //!
 //! A filter is told one thing at a time, in the order of the session, and the next one when it has
-//! answered. It is told as soon as the MTA has told us, with two exceptions: a recipient goes to
-//! one filter after the other, since it cannot be taken back, and content goes to the filters of
-//! the segment whose turn it is.
+//! answered. It is told as soon as the MTA has told us, with three exceptions: a recipient goes to
+//! one filter after the other, since it cannot be taken back; content goes to the filters of the
+//! segment whose turn it is; and in a strict chain everything goes to one filter after the other.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use milter_proto::wire::options::MacroStage;
 use milter_proto::wire::{Actions, Offer, Steps};
 
 use super::Session;
+use super::lineup::Segment;
 use crate::proxy::child::{Asked, ChildError, Link, State, Then};
 use crate::proxy::message::{Pairs, Told};
 use crate::proxy::offer;
@@ -29,6 +30,16 @@ enum Move {
     Lost(String),
 }
 
+/// What became of telling a filter who the client is.
+enum Introduced {
+    /// It is told something, or has heard of it in vain.
+    Told,
+    /// It knows everything.
+    Known,
+    /// It has to wait.
+    Waits,
+}
+
 impl Session {
     /// Puts one event into the queue of every filter that can be told something.
     pub(super) fn feed_all(&mut self) {
@@ -44,11 +55,11 @@ impl Session {
             return 0;
         };
         let length = message.body.len();
-        let reading = lineup.segments.get(message.segment);
+        let reading = lineup.segment(message.segment);
         reading
             .into_iter()
-            .flatten()
-            .map(|index| &self.children[*index])
+            .flat_map(Segment::members)
+            .map(|index| &self.children[index])
             .filter(|child| child.is_active() && !child.member.shadow)
             .filter_map(|child| child.part.as_ref())
             .map(|part| match part.position {
@@ -60,20 +71,30 @@ impl Session {
             .unwrap_or_default()
     }
 
-    /// A segment in which everybody has accepted or failed has nothing to wait for.
+    /// A segment in which everybody has accepted, or failed in a way that lets the message pass, has
+    /// nothing to wait for.
     fn pass_idle_segments(&mut self) {
-        let (Some(message), Some(lineup)) = (&mut self.message, &self.lineup) else {
-            return;
-        };
-        while message.segment + 1 < lineup.segments.len() {
-            let over = lineup.segments[message.segment].iter().all(|index| {
-                let part = self.children[*index].part.as_ref();
-                part.is_none_or(|part| matches!(part.state, State::Done | State::Failed(_)))
-            });
-            if !over || message.end.is_some() {
-                break;
+        while let (Some(message), Some(lineup)) = (&self.message, &self.lineup)
+            && message.segment + 1 < lineup.len()
+            && message.end.is_none()
+            && let Some(segment) = lineup.segment(message.segment)
+            && segment.members().all(|index| self.is_through(index))
+        {
+            if let Some(message) = &mut self.message {
+                message.segment += 1;
             }
-            message.segment += 1;
+        }
+    }
+
+    /// Whether nothing is to be expected of a filter that could keep the message from passing.
+    fn is_through(&self, index: usize) -> bool {
+        let Some(part) = &self.children[index].part else {
+            return true;
+        };
+        match part.state {
+            State::Done => true,
+            State::Failed(policy) => self.children[index].member.shadow || self.excuses(policy),
+            State::Active | State::Finished | State::Refused(_) => false,
         }
     }
 
@@ -93,8 +114,10 @@ impl Session {
             let abort = Told::bare(Event::Abort);
             return self.tell(index, Position::Unknown, Position::Unknown, abort);
         }
-        if self.introduce(index) {
-            return true;
+        match self.introduce(index) {
+            Introduced::Told => return true,
+            Introduced::Waits => return false,
+            Introduced::Known => {}
         }
         let child = &self.children[index];
         if child.refusal.is_some() || child.accepted || !child.is_active() {
@@ -104,6 +127,11 @@ impl Session {
             return false;
         };
         match self.next_move(index, position) {
+            Move::Tell(_, next)
+                if position < Position::Header(0) && !self.is_clear(index, position, next) =>
+            {
+                false
+            }
             Move::Tell(told, next) => self.tell(index, position, next, told),
             Move::Pass(next) => {
                 self.place(index, next);
@@ -118,44 +146,53 @@ impl Session {
     }
 
     /// Tells a filter of the chain what it does not know yet of the client.
-    fn introduce(&mut self, index: usize) -> bool {
-        if !self.order.contains(&index) {
-            return false;
-        }
-        let child = &mut self.children[index];
-        if child.accepted || child.refusal.is_some() {
-            return false;
+    fn introduce(&mut self, index: usize) -> Introduced {
+        let child = &self.children[index];
+        if !self.order.contains(&index) || child.accepted || child.refusal.is_some() {
+            return Introduced::Known;
         }
         let known = &self.introduction;
-        if !child.connect_told {
-            let Some(told) = known.connect.clone() else {
-                return false;
-            };
-            child.connect_told = true;
-            return self.tell(index, Position::Connect, Position::Helo, told);
-        }
-        if child.helo_told != known.helo_number
-            && let Some(told) = known.helo.clone()
-        {
-            child.helo_told = known.helo_number;
-            return self.tell(index, Position::Helo, Position::Unknown, told);
-        }
-        if child.unknown_told != known.unknown_number
-            && let Some(told) = known.unknown.clone()
-        {
-            child.unknown_told = known.unknown_number;
-            child.unknown_word = None;
-            // One that is being told everything again may be too far for it, or not far enough.
-            let waits = self
-                .pending
-                .is_some_and(|pending| pending.at == Some(Position::Unknown));
-            let up_to_date = child.stage() <= self.side.stage();
-            if waits && up_to_date {
-                return self.tell(index, Position::Unknown, Position::Mail, told);
+        let (at, next, told) = if !child.connect_told {
+            (Position::Connect, Position::Helo, known.connect.clone())
+        } else if child.helo_told != known.helo_number {
+            (Position::Helo, Position::Unknown, known.helo.clone())
+        } else if child.unknown_told != known.unknown_number {
+            (Position::Unknown, Position::Mail, known.unknown.clone())
+        } else {
+            return Introduced::Known;
+        };
+        let Some(told) = told else {
+            return Introduced::Known;
+        };
+        let told = match at {
+            Position::Unknown if !self.may_hear_unknown(index) => None,
+            _ if !self.is_clear(index, at, next) => return Introduced::Waits,
+            _ => Some(told),
+        };
+        let child = &mut self.children[index];
+        match at {
+            Position::Connect => child.connect_told = true,
+            Position::Helo => child.helo_told = self.introduction.helo_number,
+            _ => {
+                child.unknown_told = self.introduction.unknown_number;
+                child.unknown_word = None;
             }
-            return true;
         }
-        false
+        if let Some(told) = told
+            && !self.tell(index, at, next, told)
+        {
+            return Introduced::Waits;
+        }
+        Introduced::Told
+    }
+
+    /// Whether an unknown command can still be told: not to a filter that is being told everything
+    /// again, which may be too far for it, or not far enough.
+    fn may_hear_unknown(&self, index: usize) -> bool {
+        let waits = self
+            .pending
+            .is_some_and(|pending| pending.at == Some(Position::Unknown));
+        waits && self.children[index].stage() <= self.side.stage()
     }
 
     /// The next event of the message for a filter at `position`.
@@ -272,7 +309,7 @@ impl Session {
     fn message_for(&self, index: usize) -> Option<&super::Message> {
         let message = self.message.as_ref()?;
         let lineup = self.lineup.as_ref()?;
-        let turn = lineup.segments.get(message.segment)?.contains(&index);
+        let turn = lineup.segment(message.segment)?.contains(index);
         turn.then_some(message)
     }
 

@@ -8,10 +8,12 @@ use milter_proto::edit::Edit;
 use milter_proto::session::ProtocolError;
 use milter_proto::verdict::Verdict;
 
+use super::lineup::{Lineup, Segment};
 use super::{Pending, Session};
 use crate::member::OnFailure;
 use crate::proxy::child::State;
 use crate::proxy::edits;
+use crate::proxy::headers::{MtaKind, Snapshot};
 use crate::proxy::message::{Decided, Message};
 use crate::proxy::plan::{self, Decision, Position, Standing};
 
@@ -27,15 +29,15 @@ impl Session {
             let segment = self
                 .lineup
                 .as_ref()
-                .and_then(|lineup| lineup.segments.get(number).cloned())
+                .and_then(|lineup| lineup.segment(number).cloned())
                 .unwrap_or_default();
             let standings: Vec<(usize, Standing)> = segment
-                .iter()
-                .filter(|index| !self.children[**index].member.shadow)
+                .members()
+                .filter(|index| !self.children[*index].member.shadow)
                 .map(|index| {
                     (
-                        *index,
-                        self.standing(*index, Position::EndOfMessage, Position::Finished),
+                        index,
+                        self.standing(index, Position::EndOfMessage, Position::Finished),
                     )
                 })
                 .collect();
@@ -57,7 +59,7 @@ impl Session {
                 self.drop_decided();
                 return Ok(true);
             }
-            if !self.next_segment(number) {
+            if self.is_held_for_good() || !self.next_segment(number) {
                 return self.pass().map(|()| true);
             }
             self.feed_all();
@@ -65,20 +67,25 @@ impl Session {
     }
 
     /// Whether filters that only watch have some time left.
-    fn waits_for_shadows(&self, segment: &[usize], pending: Pending) -> bool {
+    fn waits_for_shadows(&self, segment: &Segment, pending: Pending) -> bool {
         self.now < pending.since + self.shared.limits.shadow
-            && segment.iter().any(|index| {
-                let child = &self.children[*index];
+            && segment.members().any(|index| {
+                let child = &self.children[index];
                 child.member.shadow && child.is_active() && child.refusal.is_none()
             })
     }
 
+    /// Whether the rest of a strict chain does not see the message: Postfix asks no other filter
+    /// once one has put it into quarantine.
+    fn is_held_for_good(&self) -> bool {
+        let strict = self.lineup.as_ref().is_some_and(|up| up.chain.strict);
+        let held = |message: &Message| !message.quarantine.is_empty();
+        strict && self.mta.kind == MtaKind::Postfix && self.message.as_ref().is_some_and(held)
+    }
+
     /// Turns to the segment after `number`; `false` when there is none.
     fn next_segment(&mut self, number: usize) -> bool {
-        let segments = self
-            .lineup
-            .as_ref()
-            .map_or(0, |lineup| lineup.segments.len());
+        let segments = self.lineup.as_ref().map_or(0, Lineup::len);
         let Some(message) = &mut self.message else {
             return false;
         };
@@ -89,31 +96,45 @@ impl Session {
         true
     }
 
-    /// Applies the edits of a segment's filters in their order.
-    fn apply(&mut self, segment: &[usize]) {
-        for index in segment {
-            let child = &mut self.children[*index];
-            if child.member.shadow {
-                continue;
-            }
-            let Some(part) = &mut child.part else {
-                continue;
+    /// Applies the edits of a segment's filters in their order. Those of one group refer to the
+    /// header before any of them; a group behind others, which did not look at what those changed,
+    /// refers to the header after them, as it would in the MTA's own chain.
+    fn apply(&mut self, segment: &Segment) {
+        for (number, group) in segment.groups.iter().enumerate() {
+            let Some(message) = &self.message else { return };
+            let seen = if number == 0 {
+                message.seen.clone()
+            } else {
+                message.headers.snapshot()
             };
-            let (State::Finished, Some(message)) = (&part.state, &mut self.message) else {
-                continue;
-            };
-            let seen = message.seen.clone();
-            if let Err(error) = message.headers.apply(&seen, &part.edits) {
-                let reason = format!("edits of {}: {error}", child.member.name);
-                self.refuse_for_now(&reason);
-                return;
+            for index in group {
+                if !self.apply_edits_of(*index, &seen) {
+                    return;
+                }
             }
-            if let Some(body) = part.new_body.take() {
-                message.body = body;
-                message.body_replaced = true;
-            }
-            keep_envelope(message, &child.member.name, &part.edits);
         }
+    }
+
+    /// Applies the edits of one filter; `false` when the message had to be refused for them.
+    fn apply_edits_of(&mut self, index: usize, seen: &Snapshot) -> bool {
+        let child = &mut self.children[index];
+        let (Some(part), Some(message)) = (&mut child.part, &mut self.message) else {
+            return true;
+        };
+        if child.member.shadow || part.state != State::Finished {
+            return true;
+        }
+        if let Err(error) = message.headers.apply(seen, &part.edits) {
+            let reason = format!("edits of {}: {error}", child.member.name);
+            self.refuse_for_now(&reason);
+            return false;
+        }
+        if let Some(body) = part.new_body.take() {
+            message.body = body;
+            message.body_replaced = true;
+        }
+        keep_envelope(message, &child.member.name, &part.edits);
+        true
     }
 
     /// Everybody lets the message pass.

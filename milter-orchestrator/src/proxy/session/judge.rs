@@ -8,6 +8,7 @@ use milter_proto::verdict::{BodyVerdict, Verdict};
 use milter_proto::wire::{Actions, Steps};
 
 use super::Session;
+use crate::member::OnFailure;
 use crate::proxy::child::{Child, Link, State};
 use crate::proxy::message::Decided;
 use crate::proxy::plan::{self, Decision, Position, Standing};
@@ -79,14 +80,14 @@ impl Session {
     }
 
     /// Filters whose word counts, in the chain's order.
-    fn deciding(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn deciding(&self) -> impl Iterator<Item = usize> {
         self.order
             .iter()
             .copied()
             .filter(|index| !self.children[*index].member.shadow)
     }
 
-    fn standing_of_client(&self, index: usize, at: Position) -> Standing {
+    pub(super) fn standing_of_client(&self, index: usize, at: Position) -> Standing {
         let child = &self.children[index];
         if child.accepted {
             return Standing::Done;
@@ -121,7 +122,13 @@ impl Session {
             .deciding()
             .map(|index| (index, self.standing(index, at, target)))
             .collect();
-        match plan::decide(standings.iter().map(|(_, standing)| standing.clone())) {
+        let words = standings.iter().map(|(_, standing)| standing.clone());
+        let decision = if at < Position::Header(0) {
+            plan::decide(words)
+        } else {
+            plan::decide_on_content(words)
+        };
+        match decision {
             Decision::Wait => return Ok(false),
             Decision::Continue if self.can_skip(at) => {
                 if let Some(message) = &mut self.message {
@@ -188,6 +195,11 @@ impl Session {
         }
     }
 
+    /// Whether a message passes though a filter with that policy has failed.
+    pub(super) fn excuses(&self, policy: OnFailure) -> bool {
+        plan::failed(policy, self.mta.allows(Actions::QUARANTINE)) == Standing::Passed
+    }
+
     /// Whether a filter is asked at all: the envelope concerns everybody, content the segment whose
     /// turn it is.
     fn has_turn(&self, index: usize, target: Position) -> bool {
@@ -198,9 +210,8 @@ impl Session {
             return false;
         };
         lineup
-            .segments
-            .get(message.segment)
-            .is_some_and(|segment| segment.contains(&index))
+            .segment(message.segment)
+            .is_some_and(|segment| segment.contains(index))
     }
 
     /// Whether the word of a filter is about the recipient in question alone, which is struck off.
@@ -234,7 +245,7 @@ impl Session {
             let child = &self.children[*index];
             let part = child.part.as_ref();
             child.has(Steps::NO_BODY)
-                || part.is_none_or(|part| part.skips_body || part.state == State::Done)
+                || part.is_none_or(|part| part.skips_body || part.state != State::Active)
         };
         !self.order.is_empty() && self.order.iter().all(skips)
     }

@@ -1,15 +1,19 @@
 //! Which filters a message goes through, in which order and segments.
 //!
 //! The chain is the routes' choice, by what is known so far; every filter of it gets its part in
-//! the message. Nothing here can fail.
+//! the message. Who waits for whom follows from what the filters negotiated ([`segments`]); a
+//! filter of a strict chain waits for everybody before it. Nothing here fails but a filter that
+//! comes back, in the middle of a message, with wishes that the others were not told to wait for.
 
 use std::sync::Arc;
 
-use milter_proto::session::Event;
+use milter_proto::session::{Event, MtaSide};
 
 use super::{Introduction, Session};
 use crate::member::Chain;
-use crate::proxy::child::{Child, Link, Part, State};
+use crate::proxy::child::{Child, ChildError, Link, Part, State};
+use crate::proxy::plan::{Position, Standing};
+use crate::proxy::segments::{self, Reach};
 use crate::route::{Client, Fact, Facts};
 
 /// The filters that a message goes through, by their numbers.
@@ -17,8 +21,43 @@ use crate::route::{Client, Fact, Facts};
 pub(super) struct Lineup {
     /// Where they come from.
     pub(super) chain: Arc<Chain>,
-    /// One after the other; those of one run side by side.
-    pub(super) segments: Vec<Vec<usize>>,
+    /// As written: the filters of one group are parallel.
+    groups: Vec<Vec<usize>>,
+    /// One after the other.
+    segments: Vec<Segment>,
+    /// What every filter reads and may change, as the segments take it; by number.
+    assumed: Vec<Reach>,
+}
+
+/// Filters that are told of content side by side: groups of the chain that need not wait for each
+/// other, in their order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Segment {
+    pub(super) groups: Vec<Vec<usize>>,
+}
+
+impl Lineup {
+    /// The segment of that number.
+    pub(super) fn segment(&self, number: usize) -> Option<&Segment> {
+        self.segments.get(number)
+    }
+
+    /// How many segments there are.
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+impl Segment {
+    /// Its filters, in the chain's order.
+    pub(super) fn members(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flatten().copied()
+    }
+
+    /// Whether that filter is one of them.
+    pub(super) fn contains(&self, index: usize) -> bool {
+        self.members().any(|member| member == index)
+    }
 }
 
 impl Session {
@@ -53,15 +92,97 @@ impl Session {
             placed.push(index);
             Some(index)
         };
-        let mut segments: Vec<Vec<usize>> = Vec::new();
-        for segment in &chain.segments {
-            segments.push(segment.iter().filter_map(&mut place).collect());
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for group in &chain.segments {
+            groups.push(group.iter().filter_map(&mut place).collect());
         }
-        self.order = segments.iter().flatten().copied().collect();
+        self.order = groups.iter().flatten().copied().collect();
         self.lineup = Some(Lineup {
             chain: Arc::clone(chain),
-            segments,
+            groups,
+            segments: Vec::new(),
+            assumed: Vec::new(),
         });
+        self.arrange();
+    }
+
+    /// Cuts the chain into segments, by what the filters have negotiated last.
+    fn arrange(&mut self) {
+        let Some(mut lineup) = self.lineup.take() else {
+            return;
+        };
+        lineup.assumed = (0..self.children.len())
+            .map(|index| self.reach(index))
+            .collect();
+        let reach = |index: &usize| lineup.assumed[*index];
+        let groups: Vec<Vec<Reach>> = lineup
+            .groups
+            .iter()
+            .map(|group| group.iter().map(reach).collect())
+            .collect();
+        let barriers = segments::barriers(&groups);
+        lineup.segments.clear();
+        for (group, barrier) in lineup.groups.iter().zip(barriers) {
+            match lineup.segments.last_mut() {
+                Some(segment) if barrier.is_none() && !lineup.chain.strict => {
+                    segment.groups.push(group.clone());
+                }
+                _ => lineup.segments.push(Segment {
+                    groups: vec![group.clone()],
+                }),
+            }
+        }
+        self.lineup = Some(lineup);
+    }
+
+    /// What a filter reads and may change, as far as known.
+    fn reach(&self, index: usize) -> Reach {
+        let child = &self.children[index];
+        let remembered = self.shared.remembered(&child.member.name);
+        let negotiated = child.side().map(MtaSide::options).or(remembered.as_ref());
+        Reach::of_offer(negotiated, child.member.shadow)
+    }
+
+    /// A filter has negotiated anew: the segments follow, as long as nobody has been told of
+    /// content by them. From then on it may do no more than was thought before.
+    pub(super) fn rearrange(&mut self, index: usize) -> Result<(), ChildError> {
+        let now = self.reach(index);
+        let assumed = self.lineup.as_ref().and_then(|up| up.assumed.get(index));
+        let Some(assumed) = assumed.copied().filter(|assumed| *assumed != now) else {
+            return Ok(());
+        };
+        match &mut self.message {
+            Some(message) if message.content_begun() => {
+                return if assumed.covers(now) {
+                    Ok(())
+                } else {
+                    Err(ChildError::WantsMore)
+                };
+            }
+            Some(message) => message.segment = 0,
+            None => {}
+        }
+        self.arrange();
+        Ok(())
+    }
+
+    /// Whether an event of a strict chain may go to a filter: everybody before it has let it pass.
+    /// In any other chain it may at once. `next` is where the event leads.
+    pub(super) fn is_clear(&self, index: usize, at: Position, next: Position) -> bool {
+        let strict = self.lineup.as_ref().is_some_and(|up| up.chain.strict);
+        let passed = |other: usize| {
+            let standing = if at < Position::Mail {
+                self.standing_of_client(other, at)
+            } else {
+                self.standing(other, at, next)
+            };
+            matches!(standing, Standing::Passed | Standing::Done)
+        };
+        !strict
+            || self
+                .deciding()
+                .take_while(|other| *other != index)
+                .all(passed)
     }
 
     /// Nobody is in the line-up.

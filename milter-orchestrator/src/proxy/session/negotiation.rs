@@ -80,7 +80,7 @@ impl Session {
         }
         child.link = Link::Up(side);
         child.unknown_told = self.introduction.unknown_number;
-        Ok(())
+        self.rearrange(index)
     }
 
     pub(super) fn judge_negotiation(&mut self) -> Result<bool, ProtocolError> {

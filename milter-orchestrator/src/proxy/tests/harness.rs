@@ -172,6 +172,7 @@ impl Filter {
             on_failure: self.on_failure,
             timeouts: self.timeouts,
             shadow: self.shadow,
+            pool: 0,
             health: Arc::new(Health::default()),
         })
     }
@@ -214,10 +215,20 @@ impl Stage {
         Self::with_limits(segments, |_| {})
     }
 
+    /// Filters of a strict chain.
+    pub(super) fn strict(filters: Vec<Filter>) -> Self {
+        let groups = filters.into_iter().map(|one| vec![one]).collect();
+        Self::build(groups, true, |_| {})
+    }
+
     pub(super) fn with_limits(
         segments: Vec<Vec<Filter>>,
         change: impl FnOnce(&mut Limits),
     ) -> Self {
+        Self::build(segments, false, change)
+    }
+
+    fn build(segments: Vec<Vec<Filter>>, strict: bool, change: impl FnOnce(&mut Limits)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut limits = Limits::default();
         change(&mut limits);
@@ -241,6 +252,7 @@ impl Stage {
                 chain: Arc::new(Chain {
                     name: "test".to_owned(),
                     segments,
+                    strict,
                 }),
             }],
         };
@@ -622,9 +634,11 @@ impl Mta {
             commands.push(Command::Body(Bytes::from_static(body.as_bytes())));
         }
         for command in commands {
-            let reply = self.ask(command).await;
-            if reply != Reply::Continue {
-                return reply;
+            match self.ask(command).await {
+                Reply::Continue => {}
+                // Nobody wants what is left of the body.
+                Reply::Skip => break,
+                reply => return reply,
             }
         }
         Reply::Continue

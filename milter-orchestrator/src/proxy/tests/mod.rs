@@ -4,4 +4,5 @@ mod failing;
 mod harness;
 mod message;
 mod random;
+mod schedule;
 mod verdicts;

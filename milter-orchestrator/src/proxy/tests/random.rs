@@ -103,6 +103,7 @@ impl World {
                 chain: Arc::new(Chain {
                     name: "test".to_owned(),
                     segments,
+                    strict: false,
                 }),
             }],
         };
@@ -496,6 +497,7 @@ fn member(number: usize, on_failure: OnFailure) -> Arc<Member> {
         on_failure,
         timeouts: Timeouts::default(),
         shadow: false,
+        pool: 0,
         health: Arc::new(Health::default()),
     })
 }
