@@ -12,7 +12,7 @@ use milter_proto::daemon::{CommandContext, Failure};
 
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
-use crate::explain::explain;
+use crate::explain::{Profiles, explain};
 use crate::orchestrator::Orchestrator;
 use crate::route::{Client, Fact, Facts};
 use crate::status;
@@ -67,7 +67,7 @@ impl Command {
     ) -> Result<ExitCode, Failure> {
         match self {
             Self::Status { json } => show_status(&ask(context, &Question::Status)?, json),
-            Self::Explain(arguments) => arguments.run(&context.prepare()?),
+            Self::Explain(arguments) => arguments.run(context),
             Self::Restart { milter } => match ask(context, &Question::Restart { milter })? {
                 Answer::Done(what) => print(&what),
                 answer => Err(unexpected(&answer)),
@@ -115,8 +115,18 @@ fn unexpected(answer: &Answer) -> Failure {
     }
 }
 
+/// What the running orchestrator's filters have negotiated.
+fn profiles(snapshot: status::Snapshot) -> Profiles {
+    snapshot
+        .milters
+        .into_iter()
+        .filter_map(|milter| Some((milter.name, milter.negotiated?)))
+        .collect()
+}
+
 impl Explain {
-    fn run(&self, orchestrator: &Orchestrator) -> Result<ExitCode, Failure> {
+    fn run(&self, context: &CommandContext<'_, Orchestrator>) -> Result<ExitCode, Failure> {
+        let orchestrator = &context.prepare()?;
         let facts = Facts {
             listen: self.listener(orchestrator)?,
             client: self
@@ -128,7 +138,17 @@ impl Explain {
                 (false, false) => Fact::NotYet,
             },
         };
-        print(&explain(&orchestrator.blueprint().routes, &facts))
+        let (known, note) = match ask(context, &Question::Status) {
+            Ok(Answer::Status(snapshot)) => (profiles(snapshot), String::new()),
+            Ok(answer) => return Err(unexpected(&answer)),
+            Err(_) => (
+                Profiles::new(),
+                "\nNo orchestrator is running that could be asked what filters negotiate.\n"
+                    .to_owned(),
+            ),
+        };
+        let routes = &orchestrator.blueprint().routes;
+        print(&(explain(routes, &facts, &known) + &note))
     }
 
     fn listener<'a>(&'a self, orchestrator: &'a Orchestrator) -> Result<&'a str, Failure> {

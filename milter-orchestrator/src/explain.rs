@@ -1,14 +1,23 @@
-//! `explain`: what would happen to a message, in words. Pure; nothing is connected or sent.
+//! `explain`: what would happen to a message, in words. Pure; nothing is connected or sent, and what
+//! filters negotiated is given.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
-use crate::member::{Chain, Member};
+use crate::member::{Chain, Member, Negotiated};
+use crate::proxy::segments::{self, Barrier, Reach};
 use crate::route::{Choice, Client, Fact, Facts, Routes};
 use crate::supervisor::keeper::consequence;
 
-/// Which route a message takes, why not the ones before it, and through which filters it goes.
+/// What filters have negotiated, by their names.
+pub type Profiles = BTreeMap<String, Negotiated>;
+
+/// Which route a message takes, why not the ones before it, and through which filters it goes, who
+/// of them waits for whom and why. A filter that is not among `known` is taken to read everything
+/// and to change everything.
 #[must_use]
-pub fn explain(routes: &Routes, facts: &Facts<'_>) -> String {
+pub fn explain(routes: &Routes, facts: &Facts<'_>, known: &Profiles) -> String {
     let mut text = String::new();
     // Writing into a string cannot fail.
     let _ = writeln!(text, "listener  {}", facts.listen);
@@ -34,13 +43,13 @@ pub fn explain(routes: &Routes, facts: &Facts<'_>) -> String {
     }
     text.push('\n');
     match routes.choose(facts) {
-        Choice::Chain(chain) => describe(&mut text, &chain),
+        Choice::Chain(chain) => describe(&mut text, &chain, known),
         Choice::NoRoute => text += "No route matches: the message is refused for now.\n",
         Choice::NotYet => {
             text += "It depends on what is not given here. Possible are:\n";
             for chain in routes.possible(facts) {
                 let _ = writeln!(text, "\n{}", chain.name);
-                describe(&mut text, chain);
+                describe(&mut text, chain, known);
             }
         }
     }
@@ -63,24 +72,64 @@ fn login(facts: &Facts<'_>) -> &'static str {
     }
 }
 
-fn describe(text: &mut String, chain: &Chain) {
+fn describe(text: &mut String, chain: &Chain, known: &Profiles) {
     if chain.segments.is_empty() {
         *text += "The message passes unfiltered: the chain is empty.\n";
+        return;
     }
-    for (number, segment) in chain.segments.iter().enumerate() {
-        let number = number + 1;
-        match segment.as_slice() {
-            [member] => {
-                let _ = writeln!(text, "{number}. {}", filter(member));
-            }
-            members => {
-                let _ = writeln!(text, "{number}. in parallel, on the same bytes:");
-                for member in members {
-                    let _ = writeln!(text, "   - {}", filter(member));
-                }
-            }
+    let members: Vec<&Arc<Member>> = chain.members().collect();
+    let groups: Vec<Vec<Reach>> = chain
+        .segments
+        .iter()
+        .map(|group| group.iter().map(|member| reach(member, known)).collect())
+        .collect();
+    let barriers = segments::barriers(&groups);
+    let mut number = 0;
+    for (group, barrier) in chain.segments.iter().zip(barriers) {
+        let why = match (number, barrier) {
+            (0, _) => Some("live, while the MTA is sending".to_owned()),
+            (_, _) if chain.strict => Some("then, since the route is strict".to_owned()),
+            (
+                _,
+                Some(Barrier {
+                    changes,
+                    reads,
+                    part,
+                }),
+            ) => Some(format!(
+                "then, since {} may change {part}, which {} reads",
+                name(&members, changes),
+                name(&members, reads),
+            )),
+            (_, None) => None,
+        };
+        if let Some(why) = why {
+            number += 1;
+            let _ = writeln!(text, "{number}. {why}:");
+        }
+        for member in group {
+            let _ = writeln!(text, "   - {}", filter(member));
+            let _ = writeln!(text, "     {}", what(member, known));
         }
     }
+}
+
+fn name<'a>(members: &[&'a Arc<Member>], place: usize) -> &'a str {
+    members.get(place).map_or("-", |member| &member.name)
+}
+
+fn reach(member: &Member, known: &Profiles) -> Reach {
+    Reach::of(known.get(&member.name).copied(), member.shadow)
+}
+
+/// What a filter does with the content.
+fn what(member: &Member, known: &Profiles) -> String {
+    let assumed = if known.contains_key(&member.name) {
+        ""
+    } else {
+        " (assumed: it has negotiated nothing yet)"
+    };
+    format!("{}{assumed}", reach(member, known))
 }
 
 fn filter(member: &Member) -> String {
@@ -99,6 +148,8 @@ fn filter(member: &Member) -> String {
 
 #[cfg(test)]
 mod tests {
+    use milter_proto::wire::{Actions, Steps};
+
     use crate::blueprint::{self, tests::settings};
 
     use super::*;
@@ -112,7 +163,18 @@ mod tests {
             }),
             authenticated: auth.map_or(Fact::NotYet, Fact::Known),
         };
-        explain(&blueprint.routes, &facts)
+        let known = Profiles::from([
+            ("dkim".to_owned(), negotiated(Actions::ADD_HEADERS)),
+            ("spam".to_owned(), negotiated(Actions::empty())),
+        ]);
+        explain(&blueprint.routes, &facts, &known)
+    }
+
+    fn negotiated(actions: Actions) -> Negotiated {
+        Negotiated {
+            actions: actions.bits(),
+            steps: Steps::SKIP.bits(),
+        }
     }
 
     #[test]
@@ -125,10 +187,14 @@ login     no
 route outbound: no, it is for listener submission
 route inbound: matches
 
-1. in parallel, on the same bytes:
+1. live, while the MTA is sending:
    - dkim at unix:/run/test/dkim.sock; if it fails, mail is refused for now
+     reads header and body, may change the header
    - spam at unix:/run/test/spam.sock; if it fails, mail passes without it
-2. legacy at inet:11332@127.0.0.1; if it fails, mail is refused for now
+     reads header and body, may change nothing
+2. then, since dkim may change the header, which legacy reads:
+   - legacy at inet:11332@127.0.0.1; if it fails, mail is refused for now
+     reads header and body, may change header and body (assumed: it has negotiated nothing yet)
 ";
         assert_eq!(
             explained("inbound", Some("192.0.2.1"), Some(false)),

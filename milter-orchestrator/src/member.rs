@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use milter_proto::wire::Offer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -86,6 +87,24 @@ pub enum Readiness {
     Open = 3,
 }
 
+/// What a filter negotiated, as the bits of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negotiated {
+    /// Edits that it may make (`SMFIF_*`).
+    pub actions: u32,
+    /// Events that it left out, replies that it does not give, and the like (`SMFIP_*`).
+    pub steps: u32,
+}
+
+impl From<&Offer> for Negotiated {
+    fn from(options: &Offer) -> Self {
+        Self {
+            actions: options.actions.bits(),
+            steps: options.steps.bits(),
+        }
+    }
+}
+
 /// A filter's state and counters, cheap to read from everywhere.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -94,6 +113,7 @@ pub struct Health {
     fallbacks: AtomicU64,
     replays: AtomicU64,
     last_error: Mutex<Option<LastError>>,
+    negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
 }
 
@@ -188,6 +208,23 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Remembers what the filter negotiated, with an MTA or a probe: for whoever did.
+    pub fn note_negotiated(&self, negotiated: Negotiated) {
+        *self
+            .negotiated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(negotiated);
+    }
+
+    /// What it negotiated last.
+    #[must_use]
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        *self
+            .negotiated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the proxy suspects the filter: for the supervisor.

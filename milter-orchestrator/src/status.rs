@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::member::{Member, OnFailure, Readiness};
+use crate::member::{Member, Negotiated, OnFailure, Readiness};
 use crate::supervisor::Kept;
 use crate::supervisor::child::State;
 
@@ -69,6 +69,9 @@ pub struct MilterStatus {
     pub messages: u64,
     /// Messages on which its failure policy spoke for it.
     pub fallbacks: u64,
+    /// What it negotiated last, with an MTA or a probe.
+    #[serde(default)]
+    pub negotiated: Option<Negotiated>,
 }
 
 /// Whose a milter is.
@@ -120,6 +123,7 @@ impl MilterStatus {
             last_error,
             messages: member.health.messages(),
             fallbacks: member.health.fallbacks(),
+            negotiated: member.health.negotiated(),
         }
     }
 
@@ -266,6 +270,10 @@ mod tests {
             last_error: None,
             messages: 12,
             fallbacks: 0,
+            negotiated: Some(Negotiated {
+                actions: 1,
+                steps: 0x400,
+            }),
         }
     }
 

@@ -8,7 +8,9 @@
 
 use std::fmt;
 
-use milter_proto::wire::{Actions, Offer, Steps};
+use milter_proto::wire::{Actions, Steps};
+
+use crate::member::Negotiated;
 
 /// A part of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +30,12 @@ pub(crate) struct Reach {
 
 impl Reach {
     /// Of a filter with that negotiation, if there was one. A shadow changes nothing.
-    pub(crate) fn of(negotiated: Option<(Actions, Steps)>, shadow: bool) -> Self {
-        let (actions, steps) = negotiated.unwrap_or((Actions::all(), Steps::empty()));
+    pub(crate) fn of(negotiated: Option<Negotiated>, shadow: bool) -> Self {
+        let bits = |known: Negotiated| {
+            let actions = Actions::from_bits_retain(known.actions);
+            (actions, Steps::from_bits_retain(known.steps))
+        };
+        let (actions, steps) = negotiated.map_or((Actions::all(), Steps::empty()), bits);
         let headers = Actions::ADD_HEADERS | Actions::CHANGE_HEADERS;
         Self {
             reads: (
@@ -41,14 +47,6 @@ impl Reach {
                 !shadow && actions.contains(Actions::CHANGE_BODY),
             ),
         }
-    }
-
-    /// The same, of an answer to a negotiation.
-    pub(crate) fn of_offer(negotiated: Option<&Offer>, shadow: bool) -> Self {
-        Self::of(
-            negotiated.map(|answer| (answer.actions, answer.steps)),
-            shadow,
-        )
     }
 
     /// Whether everything that `other` reads or changes is among what this one does.
@@ -155,7 +153,11 @@ mod tests {
         actions.set(Actions::ADD_HEADERS, changes.contains('a'));
         actions.set(Actions::CHANGE_HEADERS, changes.contains('h'));
         actions.set(Actions::CHANGE_BODY, changes.contains('b'));
-        Reach::of(Some((actions, steps)), shadow)
+        let negotiated = Negotiated {
+            actions: actions.bits(),
+            steps: steps.bits(),
+        };
+        Reach::of(Some(negotiated), shadow)
     }
 
     /// Groups apart by spaces, their filters by commas; `|` is where the result has a barrier.

@@ -25,7 +25,9 @@ pub async fn watch(
     let mut first_word = Some(first_word);
     loop {
         let outcome = tokio::select! {
-            outcome = probe::negotiate(&member.address, pace.probe_timeout) => outcome,
+            outcome = probe::negotiate(&member.address, pace.probe_timeout) => {
+                outcome.map(|negotiated| member.health.note_negotiated(negotiated))
+            }
             // The only order that makes sense here is to stop.
             _ = orders.recv() => return,
         };

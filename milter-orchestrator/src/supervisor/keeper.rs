@@ -371,7 +371,9 @@ impl Keeper {
         let timeout = self.pace.probe_timeout;
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            probe::negotiate(&member.address, timeout).await
+            let negotiated = probe::negotiate(&member.address, timeout).await?;
+            member.health.note_negotiated(negotiated);
+            Ok(())
         })
     }
 

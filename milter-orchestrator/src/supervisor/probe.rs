@@ -12,6 +12,8 @@ use milter_proto::wire::Offer;
 use thiserror::Error;
 use tokio::time;
 
+use crate::member::Negotiated;
+
 /// Failures in a row after which a filter counts as down.
 pub const FALL: u32 = 3;
 /// Successes in a row after which a filter that was down counts as up.
@@ -28,16 +30,17 @@ pub enum ProbeError {
     Dial(#[from] DialError),
 }
 
-/// Negotiates with the filter at `address` and says goodbye.
+/// Negotiates with the filter at `address` and says goodbye; what it negotiated.
 ///
 /// # Errors
 /// When it is not ready.
-pub async fn negotiate(address: &Address, timeout: Duration) -> Result<(), ProbeError> {
+pub async fn negotiate(address: &Address, timeout: Duration) -> Result<Negotiated, ProbeError> {
     let timeouts = Timeouts::each(timeout);
     let talk = async {
         let (client, _warnings) = Client::connect(address, &Offer::full(), timeouts).await?;
+        let negotiated = Negotiated::from(client.options());
         client.quit().await;
-        Ok(())
+        Ok(negotiated)
     };
     // Connection and answer together have this time.
     time::timeout(timeout, talk)
@@ -110,7 +113,7 @@ mod tests {
         let address = Address::Unix(path);
         let probe = negotiate(&address, Duration::from_secs(20));
         let (outcome, heard) = tokio::join!(probe, filter);
-        let outcome = outcome.map_or_else(|error| error.to_string(), |()| "ready".to_owned());
+        let outcome = outcome.map_or_else(|error| error.to_string(), |_| "ready".to_owned());
         (outcome, heard)
     }
 

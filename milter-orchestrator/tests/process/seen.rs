@@ -55,15 +55,27 @@ fn status_of_nobody_says_where_it_looked() {
 }
 
 #[test]
-fn explain_names_route_and_filters_without_a_running_orchestrator() {
-    let house = house();
+fn explain_names_route_filters_and_what_they_negotiated() {
+    let mut house = house();
+    house.wait_until_up("good");
     let output = house.run(&["explain", "--client", "192.0.2.1", "--no-auth"]);
     let said = text(&output.stdout);
-    assert!(said.contains("route all: matches"), "{said}");
-    assert!(said.contains("1. good at unix:"), "{said}");
+    for words in ["route all: matches", "1. live", "- good at unix:", "reads "] {
+        assert!(said.contains(words), "no {words:?} in\n{said}");
+    }
+    assert!(!said.contains("assumed"), "{said}");
     let output = house.run(&["explain", "--listen", "inbund"]);
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert!(text(&output.stderr).contains("did you mean inbound?"));
+
+    house.signal(Signal::SIGTERM);
+    house.end();
+    let said = text(&house.run(&["explain"]).stdout);
+    assert!(
+        said.contains("may change header and body (assumed"),
+        "{said}"
+    );
+    assert!(said.contains("No orchestrator is running"), "{said}");
 }
 
 #[test]

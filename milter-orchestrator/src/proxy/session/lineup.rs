@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use milter_proto::session::{Event, MtaSide};
+use milter_proto::session::Event;
 
 use super::{Introduction, Session};
-use crate::member::Chain;
+use crate::member::{Chain, Negotiated};
 use crate::proxy::child::{Child, ChildError, Link, Part, State};
 use crate::proxy::plan::{Position, Standing};
 use crate::proxy::segments::{self, Reach};
@@ -138,9 +138,15 @@ impl Session {
     /// What a filter reads and may change, as far as known.
     fn reach(&self, index: usize) -> Reach {
         let child = &self.children[index];
-        let remembered = self.shared.remembered(&child.member.name);
-        let negotiated = child.side().map(MtaSide::options).or(remembered.as_ref());
-        Reach::of_offer(negotiated, child.member.shadow)
+        let negotiated = match child.side() {
+            Some(side) => Some(Negotiated::from(side.options())),
+            None => self
+                .shared
+                .remembered(&child.member.name)
+                .as_ref()
+                .map(Negotiated::from),
+        };
+        Reach::of(negotiated, child.member.shadow)
     }
 
     /// A filter has negotiated anew: the segments follow, as long as nobody has been told of

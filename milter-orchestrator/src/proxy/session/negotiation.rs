@@ -11,7 +11,7 @@ use milter_proto::session::{MtaSide, ProtocolError};
 use milter_proto::wire::{Actions, Offer, Reply, Steps};
 
 use super::Session;
-use crate::member::OnFailure;
+use crate::member::{Negotiated, OnFailure};
 use crate::proxy::child::{Child, ChildError, Link};
 use crate::proxy::offer::{self, Wish};
 use crate::proxy::plan::Position;
@@ -74,6 +74,10 @@ impl Session {
         }
         let options = side.options();
         self.shared.remember(&child.member.name, options);
+        child
+            .member
+            .health
+            .note_negotiated(Negotiated::from(options));
         let agreed = self.mta.agreed.as_ref();
         if agreed.is_some_and(|agreed| wants_more(options, agreed, child.member.shadow)) {
             return Err(ChildError::WantsMore);
