@@ -368,10 +368,15 @@ impl Headers {
 
     /// The edits that turn what the MTA sent into what the header is now.
     pub(crate) fn difference(&self) -> Vec<Edit> {
+        let trailing = self.trailing();
+        let found = self.found_by_name(trailing);
         let mut edits = self.changes();
         edits.extend(self.deletions());
-        edits.extend(self.insertions());
-        edits.extend(self.additions());
+        edits.extend(self.insertions(trailing, &found));
+        // The lowest first: the next one of its name goes above it.
+        let found = found.iter().rev();
+        edits.extend(found.map(|id| self.as_addition(&self.elements[*id])));
+        edits.extend(self.additions(trailing));
         edits
     }
 
@@ -404,11 +409,46 @@ impl Headers {
             .collect()
     }
 
-    /// New fields above something of the MTA's, from the bottom up: what is inserted first stands
-    /// below everything that follows, and moves no later position.
-    fn insertions(&self) -> Vec<Edit> {
+    /// New fields that Sendmail puts into their place, above the first of their name, when it is told
+    /// to add them: that holds however many templates its configuration has. From the top down.
+    fn found_by_name(&self, trailing: usize) -> Vec<Id> {
+        let mut found = Vec::new();
+        if self.kind == MtaKind::Postfix {
+            return found;
+        }
+        // Above the rest of the order: what stands there when the additions come.
+        let mut above: Vec<&Header> = Vec::new();
+        let mut present = self.order[..trailing]
+            .iter()
+            .copied()
+            .filter(|id| !self.is_dropped(*id))
+            .peekable();
+        while let Some(id) = present.next() {
+            let element = &self.elements[id];
+            let header = &element.header;
+            let below = present.peek().map(|id| &self.elements[*id].header);
+            let is_added = element.origin.is_new() && element.origin != Origin::Inserted;
+            let is_found = is_added
+                && below.is_some_and(|below| same_name(below, header))
+                && !above.iter().any(|other| same_name(other, header));
+            if is_found {
+                found.push(id);
+            } else {
+                above.push(header);
+            }
+        }
+        found
+    }
+
+    /// Whether a field was made by a filter and deleted by another: the MTA never hears of it.
+    fn is_dropped(&self, id: Id) -> bool {
+        self.elements[id].deleted && self.elements[id].origin.is_new()
+    }
+
+    /// The other new fields above something of the MTA's, from the bottom up: what is inserted first
+    /// stands below everything that follows, and moves no later position.
+    fn insertions(&self, trailing: usize, found: &[Id]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::new();
-        let trailing = self.trailing();
         let mut surviving = 0;
         let mut sent = 0;
         let mut below_own = false;
@@ -424,8 +464,10 @@ impl Headers {
                     sent += 1;
                     surviving += u32::from(!element.deleted);
                 }
-                _ if element.deleted || !self.is_inserted(&element.origin) => {}
                 Origin::Added | Origin::Inserted | Origin::ChangedIntoBeing => {
+                    if element.deleted || found.contains(id) {
+                        continue;
+                    }
                     let index = match self.kind {
                         MtaKind::Postfix => surviving,
                         MtaKind::Sendmail if !below_own => 0,
@@ -441,33 +483,36 @@ impl Headers {
         edits
     }
 
-    /// New fields below everything of the MTA's, and on Sendmail all that it finds the place for.
-    fn additions(&self) -> Vec<Edit> {
-        let trailing = self.trailing();
-        let mut ids: Vec<Id> = self
-            .order
-            .iter()
-            .enumerate()
-            .filter(|(position, id)| {
-                let element = &self.elements[**id];
-                let is_inserted = *position < trailing && self.is_inserted(&element.origin);
-                element.origin.is_new() && !element.deleted && !is_inserted
+    /// New fields below everything of the MTA's, from the top down.
+    fn additions(&self, trailing: usize) -> Vec<Edit> {
+        let below = self.order.iter().enumerate().skip(trailing);
+        below
+            .filter(|(_, id)| self.elements[**id].origin.is_new() && !self.elements[**id].deleted)
+            .map(|(place, id)| {
+                let element = &self.elements[*id];
+                let inserted = element.origin == Origin::Inserted;
+                if self.kind == MtaKind::Sendmail && (inserted || self.has_name(place, element)) {
+                    let Header { name, value } = element.header.clone();
+                    return Edit::insert(END, name, value);
+                }
+                self.as_addition(element)
             })
-            .map(|(_, id)| *id)
-            .collect();
-        if self.kind == MtaKind::Sendmail {
-            // Each goes above the first of its name: in the order in which they were asked for.
-            ids.sort_unstable();
-        }
-        ids.into_iter()
-            .map(|id| self.addition(&self.elements[id]))
             .collect()
     }
 
-    fn addition(&self, element: &Element) -> Edit {
+    /// Whether the MTA has a field of that name when a new one at this place of the order is added:
+    /// one of its own, deleted or not, or a new one from above.
+    fn has_name(&self, place: usize, element: &Element) -> bool {
+        self.order.iter().enumerate().any(|(other_place, id)| {
+            let other = &self.elements[*id];
+            let is_there = !other.origin.is_new() || (other_place < place && !other.deleted);
+            is_there && same_name(&other.header, &element.header)
+        })
+    }
+
+    fn as_addition(&self, element: &Element) -> Edit {
         let Header { name, value } = element.header.clone();
         match (self.kind, &element.origin) {
-            (MtaKind::Sendmail, Origin::Inserted) => Edit::insert(END, name, value),
             // Replaces the field of that name which Sendmail makes up where the client sent none.
             (MtaKind::Sendmail, Origin::ChangedIntoBeing) if self.is_only_one(&element.header) => {
                 Edit::change(1, name, value)
@@ -486,14 +531,6 @@ impl Headers {
                 }
         };
         self.elements.iter().filter(of_that_name).count() == 1
-    }
-
-    /// Whether a new field is written as an insertion when something of the MTA's stands below it.
-    fn is_inserted(&self, origin: &Origin) -> bool {
-        match self.kind {
-            MtaKind::Postfix => origin.is_new(),
-            MtaKind::Sendmail => *origin == Origin::Inserted,
-        }
     }
 
     /// Position behind the last field of the MTA's that is still there.
