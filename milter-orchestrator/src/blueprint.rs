@@ -235,7 +235,7 @@ fn members(
                 end_of_message: milter.end_of_message_timeout.get(),
             },
             shadow: milter.shadow,
-            pool: 0,
+            pool: usize::try_from(milter.pool).unwrap_or(usize::MAX),
             health: known.get(name).cloned().unwrap_or_default(),
         };
         members.insert(name.clone(), Arc::new(member));

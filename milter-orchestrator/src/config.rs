@@ -83,6 +83,10 @@ pub struct Milter {
     pub on_failure: OnFailure,
     /// It sees the mail, is logged and counted, and changes nothing.
     pub shadow: bool,
+    /// Connections to it that are kept open for the next client when one has gone, so that short
+    /// sessions need not connect and negotiate anew. Only for filters that know the command for it
+    /// (`SMFIC_QUIT_NC`). 0: none.
+    pub pool: u32,
     /// Environment variables for the command, on top of ours.
     pub environment: BTreeMap<String, String>,
     /// Working directory of the command.
@@ -109,6 +113,7 @@ impl Default for Milter {
             binds_itself: false,
             on_failure: OnFailure::TempFail,
             shadow: false,
+            pool: 0,
             environment: BTreeMap::new(),
             directory: None,
             connect_timeout: Seconds::from_secs(5),

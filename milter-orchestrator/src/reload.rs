@@ -62,6 +62,7 @@ fn keep_process(old: &Milter, new: &mut Milter) -> bool {
     let policies_of_new = Milter {
         on_failure: new.on_failure,
         shadow: new.shadow,
+        pool: new.pool,
         connect_timeout: new.connect_timeout,
         command_timeout: new.command_timeout,
         end_of_message_timeout: new.end_of_message_timeout,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milter_proto::edit::Edit;
-use milter_proto::session::{MtaSide, ProtocolError, Stage};
+use milter_proto::session::{Event, MtaSide, ProtocolError, Stage};
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Command, Steps};
 use thiserror::Error;
@@ -249,6 +249,12 @@ pub(crate) struct Child {
     pub(crate) link: Link,
     /// Counts connections, so that the caller sees that one is to be replaced.
     pub(crate) generation: u32,
+    /// A connection that was kept from another client would do.
+    pub(crate) may_resume: bool,
+    /// The connection was kept, and has not shown yet that it works.
+    pub(crate) unproven: bool,
+    /// The conversation that is being left, when it may go on with another client.
+    pub(crate) kept: Option<MtaSide>,
     /// What is to be written to it.
     pub(crate) out: VecDeque<Command>,
     /// What it is asked.
@@ -280,6 +286,9 @@ impl Child {
             member,
             link: Link::Idle,
             generation: 0,
+            may_resume: false,
+            unproven: false,
+            kept: None,
             out: VecDeque::new(),
             asked: None,
             then: None,
@@ -298,6 +307,7 @@ impl Child {
     pub(crate) fn dial(&mut self, until: Instant) {
         self.disconnect(Link::Dialling(until));
         self.generation = self.generation.wrapping_add(1);
+        self.may_resume = false;
     }
 
     /// Gives the connection up, and all that was said on it.
@@ -311,12 +321,22 @@ impl Child {
         self.unknown_word = None;
         self.refusal = None;
         self.must_abort = false;
+        self.unproven = false;
+        self.kept = None;
     }
 
     /// Says good-bye, where there is somebody to say it to.
     pub(crate) fn leave(&mut self) {
         let link = std::mem::replace(&mut self.link, Link::Idle);
+        let mut kept = None;
         let words = match link {
+            Link::Up(mut side) if self.member.pool > 0 => match words_to_keep(&mut side) {
+                Some(words) => {
+                    kept = Some(side);
+                    words
+                }
+                None => side.quit(),
+            },
             Link::Up(side) => side.quit(),
             Link::Idle | Link::Dialling(_) | Link::Negotiating(..) | Link::Failed => Vec::new(),
             Link::Leaving => return self.link = Link::Leaving,
@@ -326,6 +346,7 @@ impl Child {
         if !words.is_empty() {
             self.out = unsent.into_iter().chain(words).collect();
             self.link = Link::Leaving;
+            self.kept = kept;
         }
     }
 
@@ -380,4 +401,18 @@ impl Child {
     pub(crate) fn is_active(&self) -> bool {
         matches!(&self.part, Some(part) if part.state == State::Active)
     }
+}
+
+/// What to tell a filter whose connection is to be kept for another client; `None` when it has to
+/// be closed.
+fn words_to_keep(side: &mut MtaSide) -> Option<Vec<Command>> {
+    let mut words = Vec::new();
+    if side.answer_owed() {
+        return None;
+    }
+    if side.stage().in_message() {
+        words.extend(side.send(Event::Abort, None).ok()?.commands);
+    }
+    words.extend(side.send(Event::QuitReuse, None).ok()?.commands);
+    Some(words)
 }

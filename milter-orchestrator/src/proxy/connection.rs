@@ -23,9 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
 use self::wire::{Broken, Read, Wire};
-use super::Shared;
 use super::child::{ChildError, Link};
+use super::pool::{self, Kept};
 use super::session::Session;
+use super::{Shared, now};
 
 mod wire;
 
@@ -95,6 +96,7 @@ struct Lines<S> {
     armed: Instant,
     decoder: Decoder,
     stall: Duration,
+    shared: Arc<Shared>,
 }
 
 /// Runs the connection to its end.
@@ -107,7 +109,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let limits = shared.limits.clone();
-    let mut session = Session::new(shared, now());
+    let mut session = Session::new(Arc::clone(&shared), now());
     let armed = now() + limits.idle;
     let mut lines = Lines {
         mta: Wire::new(stream, now()),
@@ -116,6 +118,7 @@ where
         armed,
         decoder: Decoder::new(limits.frame),
         stall: limits.stall,
+        shared,
     };
     let result = lines.talk(&mut session, &mut stop, limits.idle).await;
     if !session.is_over() {
@@ -123,11 +126,6 @@ where
     }
     lines.say_farewell(&mut session).await;
     result
-}
-
-/// The clock, which tests can turn.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
@@ -194,8 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
     fn collect(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
         loop {
             session.advance()?;
-            self.align(session);
-            let mut moved = false;
+            let mut moved = self.align(session);
             for index in 0..self.filters.len() {
                 moved |= self.collect_for(index, session);
             }
@@ -228,8 +225,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
         moved
     }
 
-    /// Dials and hangs up as the session says.
-    fn align(&mut self, session: &mut Session) {
+    /// Dials and hangs up as the session says; `true` when that was news for the session.
+    fn align(&mut self, session: &mut Session) -> bool {
+        let mut resumed = Vec::new();
         for (index, child) in session.children().iter().enumerate() {
             if self.filters.len() <= index {
                 self.filters.push(Filter {
@@ -238,30 +236,64 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
                 });
             }
             let Some(filter) = self.filters.get_mut(index) else {
-                return;
+                return false;
             };
             match child.link {
                 Link::Dialling(_) if filter.generation != child.generation => {
                     filter.generation = child.generation;
-                    filter.line = Line::Dialling(dial(child.member.address.clone()));
+                    let kept = child.may_resume.then(|| {
+                        let name = &child.member.name;
+                        self.shared.pool.take(name, &session.offer(), now())
+                    });
+                    filter.line = match kept.flatten() {
+                        Some(kept) => {
+                            resumed.push((index, kept.side));
+                            Line::Up(Wire::new(kept.stream, now()))
+                        }
+                        None => Line::Dialling(dial(child.member.address.clone())),
+                    };
                 }
                 Link::Dialling(_) | Link::Negotiating(..) | Link::Up(_) | Link::Leaving => {}
                 Link::Idle | Link::Failed => filter.line = Line::None,
             }
         }
-        for (index, filter) in self.filters.iter_mut().enumerate() {
-            let written = match &filter.line {
-                Line::Up(wire) => wire.is_written(),
-                Line::None | Line::Dialling(_) => true,
+        let moved = !resumed.is_empty();
+        for (index, side) in resumed {
+            session.resumed(index, side, now());
+        }
+        for index in 0..self.filters.len() {
+            self.part_with(index, session);
+        }
+        moved
+    }
+
+    /// Ends the connection to a filter that has been told everything, or keeps it.
+    fn part_with(&mut self, index: usize, session: &mut Session) {
+        let Some(filter) = self.filters.get_mut(index) else {
+            return;
+        };
+        let written = match &filter.line {
+            Line::Up(wire) => wire.is_written(),
+            Line::None | Line::Dialling(_) => true,
+        };
+        let child = session.children().get(index);
+        let said = child.is_some_and(|child| child.out.is_empty());
+        if !session.is_leaving(index) || !written || !said {
+            return;
+        }
+        let line = std::mem::replace(&mut filter.line, Line::None);
+        let side = session.left(index);
+        let member = session.children().get(index).map(|child| &child.member);
+        if let (Line::Up(wire), Some(side), Some(member)) = (line, side, member)
+            && !wire.has_input()
+        {
+            let kept = Kept {
+                stream: wire.into_stream(),
+                side,
+                offered: session.offer(),
+                since: now(),
             };
-            let said = session
-                .children()
-                .get(index)
-                .is_some_and(|child| child.out.is_empty());
-            if session.is_leaving(index) && written && said {
-                filter.line = Line::None;
-                session.left(index);
-            }
+            pool::keep(&self.shared, &member.name, kept, member.pool);
         }
     }
 

@@ -25,6 +25,7 @@ mod limits;
 mod message;
 mod offer;
 mod plan;
+mod pool;
 mod report;
 pub(crate) mod segments;
 mod session;
@@ -35,6 +36,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use milter_proto::net::{Peer, Stop};
@@ -43,6 +45,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::connection::ConnectionError;
 pub use self::limits::{HeaderLimits, Limits, SpoolLimits};
+use self::pool::Pool;
 use crate::route::Routes;
 
 /// What the connections of one listener have in common. Cheap to clone.
@@ -62,6 +65,7 @@ impl Proxy {
                 limits,
                 budget: Budget::default(),
                 profiles: Mutex::default(),
+                pool: Pool::default(),
             }),
         }
     }
@@ -80,6 +84,11 @@ impl Proxy {
     }
 }
 
+/// The clock, which tests can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// What [`Proxy`] shares with its connections.
 #[derive(Debug)]
 struct Shared {
@@ -89,6 +98,8 @@ struct Shared {
     budget: Budget,
     /// What each filter negotiated last, by name.
     profiles: Mutex<HashMap<String, Offer>>,
+    /// Connections to filters that wait for the next client.
+    pool: Pool,
 }
 
 impl Shared {

@@ -71,6 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// The socket, once everything is written and read.
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// Whether more may be put.
     pub(super) fn has_room(&self) -> bool {
         self.waiting < ROOM

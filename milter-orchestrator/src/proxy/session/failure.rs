@@ -7,10 +7,11 @@
 
 use std::time::Instant;
 
+use milter_proto::session::MtaSide;
 use milter_proto::wire::WireError;
 
 use super::Session;
-use crate::proxy::child::{ChildError, Link, State};
+use crate::proxy::child::{ChildError, Link, Part, State};
 use crate::proxy::report;
 
 impl Session {
@@ -35,13 +36,16 @@ impl Session {
         self.fail(index, &error);
     }
 
-    /// The last words to a filter are written.
-    pub(crate) fn left(&mut self, index: usize) {
-        if let Some(child) = self.children.get_mut(index)
-            && matches!(child.link, Link::Leaving)
-        {
-            child.disconnect(Link::Idle);
+    /// The last words to a filter are written. The conversation, when its connection may be kept
+    /// for another client.
+    pub(crate) fn left(&mut self, index: usize) -> Option<MtaSide> {
+        let child = self.children.get_mut(index)?;
+        if !matches!(child.link, Link::Leaving) {
+            return None;
         }
+        let kept = child.kept.take();
+        child.disconnect(Link::Idle);
+        kept
     }
 
     /// Whether a filter is being said good-bye.
@@ -58,6 +62,9 @@ impl Session {
             .asked
             .is_some_and(|asked| asked.leftover);
         let between = !self.children[index].is_active();
+        if self.start_over(index, error) {
+            return;
+        }
         let child = &mut self.children[index];
         child.disconnect(Link::Failed);
         // So that nothing that was read with it is taken for something new.
@@ -97,6 +104,24 @@ impl Session {
         let policy = child.member.on_failure;
         part.state = State::Failed(policy);
         tracing::warn!(filter = %name, %queue_id, %error, ?policy, "filter failed, policy applies");
+    }
+
+    /// A kept connection that has not shown yet that it works says nothing about the filter: a new
+    /// one takes its place.
+    fn start_over(&mut self, index: usize, error: &ChildError) -> bool {
+        let until = self.now + self.children[index].member.timeouts.connect;
+        let child = &mut self.children[index];
+        if !child.unproven || !matches!(child.link, Link::Up(_)) {
+            return false;
+        }
+        tracing::debug!(filter = %child.member.name, %error, "kept connection is of no use");
+        if let Some(part) = &mut child.part
+            && part.state == State::Active
+        {
+            *part = Part::new();
+        }
+        child.dial(until);
+        true
     }
 
     /// Whether telling it everything again may help, and is still possible.

@@ -6,6 +6,7 @@
 //! segment whose turn it is; and in a strict chain everything goes to one filter after the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use milter_proto::session::Event;
 use milter_proto::wire::options::MacroStage;
@@ -17,6 +18,10 @@ use crate::proxy::child::{Asked, ChildError, Link, State, Then};
 use crate::proxy::message::{Pairs, Told};
 use crate::proxy::offer;
 use crate::proxy::plan::Position;
+
+/// How long a kept connection may take to show that it works: libmilter says nothing at all where
+/// it had not expected to be used again.
+const PROOF: Duration = Duration::from_secs(2);
 
 /// What to do about a filter's position.
 enum Move {
@@ -341,6 +346,8 @@ impl Session {
         let timeouts = child.member.timeouts;
         let allowed = if at == Position::EndOfMessage && sent.then.is_none() {
             timeouts.end_of_message
+        } else if child.unproven {
+            timeouts.command.min(PROOF)
         } else {
             timeouts.command
         };

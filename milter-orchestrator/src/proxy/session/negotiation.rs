@@ -34,15 +34,37 @@ impl Session {
     pub(super) fn dial(&mut self, index: usize) {
         let until = self.now + self.children[index].member.timeouts.connect;
         self.children[index].dial(until);
+        self.children[index].may_resume = self.children[index].member.pool > 0;
         if !self.children[index].member.health.may_try() {
             self.fail(index, &ChildError::Down);
+        }
+    }
+
+    /// What filters are offered here.
+    pub(crate) fn offer(&self) -> Offer {
+        offer::for_filter(&self.mta.offer)
+    }
+
+    /// There is a connection to a filter that was kept from another client: it is negotiated.
+    pub(crate) fn resumed(&mut self, index: usize, side: MtaSide, now: Instant) {
+        self.now = now;
+        let Some(child) = self.children.get_mut(index) else {
+            return;
+        };
+        if !matches!(child.link, Link::Dialling(_)) {
+            return;
+        }
+        child.unproven = true;
+        child.link = Link::Up(side);
+        if let Err(error) = self.welcome(index) {
+            self.fail(index, &error);
         }
     }
 
     /// There is a connection to a filter.
     pub(crate) fn connected(&mut self, index: usize, now: Instant) {
         self.now = now;
-        let offer = offer::for_filter(&self.mta.offer);
+        let offer = self.offer();
         let Some(child) = self.children.get_mut(index) else {
             return;
         };
@@ -78,11 +100,20 @@ impl Session {
             .member
             .health
             .note_negotiated(Negotiated::from(options));
+        child.link = Link::Up(side);
+        self.welcome(index)
+    }
+
+    /// A filter is there that has negotiated: whether it fits in.
+    fn welcome(&mut self, index: usize) -> Result<(), ChildError> {
+        let child = &mut self.children[index];
+        let Some(options) = child.side().map(MtaSide::options) else {
+            return Ok(());
+        };
         let agreed = self.mta.agreed.as_ref();
         if agreed.is_some_and(|agreed| wants_more(options, agreed, child.member.shadow)) {
             return Err(ChildError::WantsMore);
         }
-        child.link = Link::Up(side);
         child.unknown_told = self.introduction.unknown_number;
         self.rearrange(index)
     }

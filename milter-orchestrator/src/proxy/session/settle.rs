@@ -60,8 +60,11 @@ impl Session {
                 }
                 (Answer::Verdict(verdict), _) => self.settle(index, verdict),
             },
-            // Said while it is being left.
-            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => Ok(()),
+            // Said while it is being left, and not asked for.
+            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => {
+                child.kept = None;
+                Ok(())
+            }
         }
     }
 
@@ -106,6 +109,7 @@ impl Session {
     fn answered(&mut self, index: usize) -> Option<Asked> {
         let child = &mut self.children[index];
         let asked = child.asked.take()?;
+        child.unproven = false;
         if asked.leftover {
             return None;
         }

@@ -76,6 +76,7 @@ pub(super) struct Filter {
     on_failure: OnFailure,
     timeouts: Timeouts,
     shadow: bool,
+    pool: usize,
 }
 
 impl Filter {
@@ -94,6 +95,7 @@ impl Filter {
                 end_of_message: Duration::from_secs(5),
             },
             shadow: false,
+            pool: 0,
         }
     }
 
@@ -165,6 +167,12 @@ impl Filter {
         self
     }
 
+    /// So many connections to it are kept.
+    pub(super) fn pool(mut self, connections: usize) -> Self {
+        self.pool = connections;
+        self
+    }
+
     fn member(&self, directory: &Path) -> Arc<Member> {
         Arc::new(Member {
             name: self.name.to_owned(),
@@ -172,7 +180,7 @@ impl Filter {
             on_failure: self.on_failure,
             timeouts: self.timeouts,
             shadow: self.shadow,
-            pool: 0,
+            pool: self.pool,
             health: Arc::new(Health::default()),
         })
     }

@@ -4,6 +4,7 @@ mod edit_log;
 mod failing;
 mod harness;
 mod message;
+mod pool;
 mod random;
 mod schedule;
 mod verdicts;
