@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_names() {
+    fn case_065_names_are_names() {
         for name in ["", "Bad Name", "X:", "X\n", "X\0", "\u{e9}"] {
             let bytes = Bytes::from(name);
             let expected = Err(InvalidEdit::HeaderName(bytes));

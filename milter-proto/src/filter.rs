@@ -52,7 +52,7 @@ impl<'a> Context<'a> {
         self.facts.helo.as_ref()
     }
 
-    /// A macro's value by its name without braces, from the latest stage that has it.
+    /// A macro's value by its name, braces aside, from the latest stage that has it.
     #[must_use]
     pub fn macro_value(&self, name: &str) -> Option<&'a Bytes> {
         self.facts.macro_value(name)

@@ -63,6 +63,7 @@
 
 pub mod edit;
 pub mod filter;
+pub mod mail;
 pub mod message;
 pub mod session;
 mod smtp_reply;

@@ -119,11 +119,85 @@ impl Header {
         }
     }
 
+    /// A field of a message for the wire: `field` is its line or lines, `leading_space` whether
+    /// `SMFIP_HDR_LEADSPC` was negotiated. Folds become LF and white space; without the option one
+    /// space after the colon goes, and nothing else. `None` for what has no colon or no name.
+    #[must_use]
+    pub fn from_field(field: &[u8], leading_space: bool) -> Option<Self> {
+        let colon = field.iter().position(|byte| *byte == b':')?;
+        let (name, rest) = field.split_at(colon);
+        let name = name.trim_ascii_end();
+        if name.is_empty() {
+            return None;
+        }
+        let value = rest.get(1..)?;
+        let value = value.strip_suffix(b"\n").unwrap_or(value);
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
+        let one = if leading_space {
+            None
+        } else {
+            value.strip_prefix(b" ")
+        };
+        let mut folded = Vec::with_capacity(value.len());
+        for line in one.unwrap_or(value).split_inclusive(|byte| *byte == b'\n') {
+            folded.extend_from_slice(line.strip_suffix(b"\r\n").unwrap_or(line));
+            if line.ends_with(b"\r\n") {
+                folded.push(b'\n');
+            }
+        }
+        Some(Self::new(Bytes::copy_from_slice(name), folded))
+    }
+
     /// Whether the field is called `name`, ASCII case and white space before the colon aside.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         self.name
             .trim_ascii_end()
             .eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_097_clients_without_a_name() {
+        let address = Address::Inet("192.0.2.1:25".parse().unwrap());
+        let client = Connection::nameless(address);
+        assert_eq!(client.hostname, "[192.0.2.1]");
+        assert_eq!(Connection::nameless(Address::Unknown).hostname, "unknown");
+    }
+
+    fn check(field: &str, off: &str, on: &str) {
+        for (leading_space, expected) in [(false, off), (true, on)] {
+            let field = Header::from_field(field.as_bytes(), leading_space).unwrap();
+            assert_eq!(
+                field.value.escape_ascii().to_string(),
+                expected.escape_default().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn case_118_leading_space() {
+        check("Subject: x\r\n", "x", " x");
+        check("Subject:x", "x", "x");
+        check("Subject:  two\r\n", " two", "  two");
+        check("X:\ty\r\n", "\ty", "\ty");
+        check("X:\r\n", "", "");
+        check("X: \r\n", "", " ");
+        let spaced = Header::from_field(b"To : x", false).unwrap();
+        assert_eq!(spaced, Header::new("To", "x"));
+        for no_field in [&b"no field"[..], b": x", b" : x", b""] {
+            assert_eq!(Header::from_field(no_field, false), None);
+        }
+    }
+
+    #[test]
+    fn case_119_folds() {
+        check("X: a\r\n\tb\r\n  c\r\n", "a\n\tb\n  c", " a\n\tb\n  c");
+        check("X: a\n b\n", "a\n b", " a\n b");
+        check("Message-ID:\r\n <v>\r\n", "\n <v>", "\n <v>");
     }
 }

@@ -243,39 +243,66 @@ fn put_lines(text: &[u8], room: usize, out: &mut Vec<Vec<u8>>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn made_replies() {
-        let check = |code, enhanced, text, wire: &str| {
-            let reply = SmtpReply::new(code, enhanced, text).unwrap();
-            assert_eq!(String::from_utf8_lossy(reply.as_bytes()), wire);
-            assert_eq!(SmtpReply::parse(reply.as_bytes()).unwrap(), reply);
-            assert_eq!(reply.code(), code);
-        };
-        check(550, "5.7.1", "x%", "550 5.7.1 x%%");
-        check(450, "", "", "450 ");
-        check(450, "4.2.1", "", "450 4.2.1 ");
-        check(
-            550,
-            "5.7.1",
-            "a\nb\r\nc",
-            "550-5.7.1 a\r\n550-5.7.1 b\r\n550 5.7.1 c",
-        );
-        check(550, "", "tab\tand \u{e9}", "550 tab?and ??");
-        check(550, "", "4.1.1 2.0.0 other class", "550 other class");
-        check(550, "5.7.1", "4.1.1 kept", "550 5.7.1 4.1.1 kept");
+    fn check(code: u16, enhanced: &str, text: &str, wire: &str) {
+        let reply = SmtpReply::new(code, enhanced, text).unwrap();
+        assert_eq!(String::from_utf8_lossy(reply.as_bytes()), wire);
+        assert_eq!(SmtpReply::parse(reply.as_bytes()).unwrap(), reply);
+        assert_eq!(reply.code(), code);
     }
 
     #[test]
-    fn refused_replies() {
-        let check = |code, enhanced, text: &str, error| {
-            assert_eq!(SmtpReply::new(code, enhanced, text).unwrap_err(), error);
-        };
-        check(250, "", "", InvalidReply::Code(250));
-        check(55, "", "", InvalidReply::Code(55));
-        check(600, "", "", InvalidReply::Code(600));
-        check(550, "4.1.1", "", InvalidReply::Enhanced("4.1.1".into()));
-        check(550, "5.1", "", InvalidReply::Enhanced("5.1".into()));
-        check(550, "", &"x\n".repeat(33), InvalidReply::TooManyLines);
+    fn case_066_a_per_cent_sign_is_doubled() {
+        check(550, "5.7.1", "x%", "550 5.7.1 x%%");
+    }
+
+    fn refused(code: u16, enhanced: &str, text: &str, error: &InvalidReply) {
+        let reply = SmtpReply::new(code, enhanced, text);
+        assert_eq!(reply.as_ref(), Err(error));
+    }
+
+    #[test]
+    fn case_067_codes_that_are_none() {
+        for code in [250, 55, 600, 0, 399] {
+            refused(code, "", "", &InvalidReply::Code(code));
+        }
+        assert_eq!(SmtpReply::parse(b"5x0 a"), Err(InvalidReply::Malformed));
+        for enhanced in ["4.1.1", "5.1", "5.1.1000", "5..1", "x"] {
+            let error = InvalidReply::Enhanced(enhanced.to_owned());
+            refused(550, enhanced, "", &error);
+        }
+    }
+
+    #[test]
+    fn case_068_several_lines() {
+        let wire = "550-5.7.1 a\r\n550-5.7.1 b\r\n550 5.7.1 c";
+        check(550, "5.7.1", "a\nb\r\nc", wire);
+        assert!(SmtpReply::new(550, "", &"x\n".repeat(32)).is_ok());
+        refused(550, "", &"x\n".repeat(33), &InvalidReply::TooManyLines);
+    }
+
+    #[test]
+    fn case_069_a_long_line_goes_on_in_another() {
+        let long = "x".repeat(1100);
+        let lines = [970, 130].map(|length| "x".repeat(length));
+        let wire = format!("550-5.7.1 {}\r\n550 5.7.1 {}", lines[0], lines[1]);
+        check(550, "5.7.1", &long, &wire);
+        let reply = SmtpReply::parse(format!("550 {long}").as_bytes()).unwrap();
+        for line in reply.as_bytes().split(|byte| *byte == b'\n') {
+            assert!(line.len() <= SmtpReply::LINE_MAX + 1);
+        }
+        // A sign that is written as two bytes is not torn.
+        let signs = SmtpReply::new(450, "", &"%".repeat(600)).unwrap();
+        assert_eq!(SmtpReply::parse(signs.as_bytes()).unwrap(), signs);
+        refused(550, "", &"x".repeat(40_000), &InvalidReply::TooManyLines);
+    }
+
+    #[test]
+    fn made_replies() {
+        check(450, "", "", "450 ");
+        check(450, "4.2.1", "", "450 4.2.1 ");
+        check(550, "", "tab\tand \u{e9}", "550 tab?and ??");
+        check(550, "", "4.1.1 2.0.0 other class", "550 other class");
+        check(550, "5.7.1", "4.1.1 kept", "550 5.7.1 4.1.1 kept");
     }
 
     #[test]

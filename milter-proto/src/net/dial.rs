@@ -18,7 +18,7 @@ use crate::net::address::Address;
 use crate::net::frames::{Frames, StreamError};
 use crate::net::limits::Limits;
 use crate::net::stream::Stream;
-use crate::session::{Answer, Event, Expect, MtaSide, ProtocolError, Sent, Stage, Warning};
+use crate::session::{Answer, Event, Expect, Fault, MtaSide, ProtocolError, Sent, Stage, Warning};
 use crate::verdict::Verdict;
 use crate::wire::{Command, Offer, Reply};
 
@@ -93,6 +93,16 @@ pub enum DialError {
     /// It broke the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// An earlier error has left the conversation out of step.
+    #[error("the connection was given up after an earlier error")]
+    GivenUp,
+}
+
+impl DialError {
+    /// Whether the caller made it, and nothing was sent.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Protocol(error) if error.fault == Fault::Caller)
+    }
 }
 
 /// What a filter said to an event.
@@ -113,6 +123,8 @@ pub struct Client<S = Stream> {
     frames: Frames<S>,
     side: MtaSide,
     timeouts: Timeouts,
+    /// What comes now cannot be told from what should have come earlier.
+    given_up: bool,
 }
 
 impl Client {
@@ -160,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             frames: Frames::new(stream, &limits),
             side,
             timeouts,
+            given_up: false,
         };
         client.put(&command)?;
         let reply = client.reply(timeouts.connect).await?;
@@ -191,8 +204,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// # Errors
     /// When the event is out of order (nothing is sent then), or the filter is late, closes, or
-    /// breaks the protocol. The connection must be given up in those cases.
+    /// breaks the protocol. In the latter cases the connection is of no more use, and every later
+    /// call is an error: an answer that comes late must not be taken for another one.
     pub async fn send(
+        &mut self,
+        event: Event,
+        macros: Option<&[(Bytes, Bytes)]>,
+    ) -> Result<Response, DialError> {
+        if self.given_up {
+            return Err(DialError::GivenUp);
+        }
+        let sent = self.send_all(event, macros).await;
+        if let Err(error) = &sent {
+            self.given_up = !error.is_ours();
+        }
+        sent
+    }
+
+    /// Sends an event, and whatever has to go before it or is left of it.
+    async fn send_all(
         &mut self,
         event: Event,
         macros: Option<&[(Bytes, Bytes)]>,

@@ -65,7 +65,7 @@ impl Facts {
             .map(|(_, macros)| macros)
     }
 
-    /// A macro's value by its name without braces, from the latest stage that has it.
+    /// A macro's value by its name, braces aside, from the latest stage that has it.
     #[must_use]
     pub fn macro_value(&self, name: &str) -> Option<&Bytes> {
         self.macros

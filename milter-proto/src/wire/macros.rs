@@ -18,16 +18,12 @@ pub struct Macros {
 impl Macros {
     pub(crate) const CODE: u8 = b'D';
 
-    /// A macro's value by its name without braces.
+    /// A macro's value by its name, braces aside.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Bytes> {
-        self.pairs.iter().find_map(|(key, value)| {
-            let bare = key
-                .strip_prefix(b"{")
-                .and_then(|key| key.strip_suffix(b"}"))
-                .unwrap_or(key);
-            (bare == name.as_bytes()).then_some(value)
-        })
+        let name = bare(name.as_bytes());
+        let mut pairs = self.pairs.iter();
+        pairs.find_map(|(key, value)| (bare(key) == name).then_some(value))
     }
 
     pub(crate) fn parse(payload: Bytes) -> Result<Self, Malformed> {
@@ -57,4 +53,11 @@ impl Macros {
         put_frame(out, Self::CODE, &[&payload]);
         Ok(())
     }
+}
+
+/// A macro's name without the braces that names of several letters mostly have.
+pub(crate) fn bare(name: &[u8]) -> &[u8] {
+    name.strip_prefix(b"{")
+        .and_then(|name| name.strip_suffix(b"}"))
+        .unwrap_or(name)
 }

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::error::{Malformed, WireError};
 use crate::wire::frame::put_frame;
+use crate::wire::macros::bare;
 use crate::wire::strings::{Payload, check_strings};
 
 bitflags! {
@@ -215,6 +216,27 @@ impl Offer {
             steps: Steps::NEGOTIABLE,
             macros: Vec::new(),
         }
+    }
+
+    /// The macros to be sent for `stage` to the filter that answered so, out of those `known`, in the
+    /// order in which it names them. Where it names none, `default` counts (names separated by
+    /// spaces). An empty list counts as none, as for Postfix; Sendmail would send nothing. What is
+    /// not known is left out.
+    #[must_use]
+    pub fn select(
+        &self,
+        stage: MacroStage,
+        known: &[(Bytes, Bytes)],
+        default: &str,
+    ) -> Vec<(Bytes, Bytes)> {
+        let mut lists = self.macros.iter();
+        let list = lists.find(|(of, names)| *of == stage && !names.is_empty());
+        let names = list.map_or(default.as_bytes(), |(_, names)| names);
+        let names = names.split(|byte| *byte == b' ');
+        names
+            .filter_map(|name| known.iter().find(|(key, _)| bare(key) == bare(name)))
+            .cloned()
+            .collect()
     }
 
     /// Reads the payload. A list for a stage that does not exist is left out, as Postfix does.

@@ -1,15 +1,18 @@
 //! Start, service, reload, stop.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use milter_proto::net::Address;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use crate::process::{Mta, Room, greeting, hand_over};
+use crate::process::{LIMIT, Mta, Room, greeting, hand_over};
 
 #[test]
 fn serves_and_stops() {
@@ -192,4 +195,48 @@ fn root_is_given_up() {
     assert_eq!(field("CapEff:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(greeting(&room.address()), "hello");
+}
+
+/// How many of these get their first word, when `expected` should.
+fn answered(waiting: &mut [(UnixStream, bool)], expected: usize) -> usize {
+    let deadline = Instant::now() + LIMIT;
+    // A little longer than it takes, so that one too many would show.
+    let mut grace = 10;
+    loop {
+        for (stream, answered) in waiting.iter_mut() {
+            *answered |= stream.read(&mut [0; 64]).is_ok_and(|count| count > 0);
+        }
+        let count = waiting.iter().filter(|(_, answered)| *answered).count();
+        if count >= expected {
+            grace -= 1;
+        }
+        if grace == 0 || Instant::now() > deadline {
+            return count;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn case_085_more_connections_than_are_allowed() {
+    let room = Room::new();
+    room.configure("", "max_connections = 512");
+    let _daemon = room.start();
+    let mut all = Vec::new();
+    for _ in 0..600 {
+        let mut stream = UnixStream::connect(room.socket()).unwrap();
+        let offer = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";
+        stream.write_all(offer).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        all.push((stream, false));
+    }
+    assert_eq!(answered(&mut all, 512), 512);
+    let mut gone = 88;
+    all.retain(|(_, answered)| {
+        let stays = !answered || gone == 0;
+        gone -= usize::from(!stays);
+        stays
+    });
+    assert_eq!(all.len(), 512);
+    assert_eq!(answered(&mut all, 512), 512);
 }

@@ -109,7 +109,7 @@ fn a_unix_socket_has_its_group() {
 }
 
 #[test]
-fn what_stands_in_the_way() {
+fn case_087_what_stands_in_the_way() {
     let cases: &[(&str, Before, Result<(), &str>)] = &[
         ("nothing", |_| None, Ok(())),
         (

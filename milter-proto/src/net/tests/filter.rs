@@ -1,5 +1,5 @@
 //! A filter that does what the sender's address says, at the stage that it names: `panic@rcpt`,
-//! `sleep@body`, `reject@eoh`, `edit@end`.
+//! `sleep@body`, `nap@rcpt`, `reject@eoh`, `edit@end`.
 
 use std::time::Duration;
 
@@ -61,6 +61,10 @@ impl Message {
                     tokio::time::sleep(Duration::from_millis(350)).await;
                     Verdict::Continue
                 }
+                "nap" => {
+                    tokio::time::sleep(Duration::from_secs(12)).await;
+                    Verdict::Continue
+                }
                 "reject" => Verdict::Reject,
                 _ => Verdict::Continue,
             },
@@ -100,7 +104,7 @@ impl Transaction for Message {
     async fn finish(self, _cx: Context<'_>) -> Outcome {
         let verdict = self.act("end").await;
         let edits = match &self.sender[..] {
-            b"edit@end" => vec![Edit::add("X-Size", self.body.len().to_string())],
+            b"edit@end" | b"nap@end" => vec![Edit::add("X-Size", self.body.len().to_string())],
             b"forbidden@end" => vec![Edit::delete(1, "X")],
             b"bad@end" => vec![Edit::add("Bad Name", "v")],
             _ => vec![],

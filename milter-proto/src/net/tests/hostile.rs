@@ -151,7 +151,7 @@ async fn closing_in_the_middle() {
 }
 
 #[tokio::test]
-async fn bytes_that_drip() {
+async fn case_084_bytes_that_drip() {
     let limits = Limits {
         frame_time: Duration::from_millis(200),
         idle: Duration::from_secs(3600),

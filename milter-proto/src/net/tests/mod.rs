@@ -2,8 +2,11 @@
 //! limits, stopping. What one connection suffers, another does not notice.
 
 mod client;
+mod counting;
 mod filter;
 mod hostile;
+mod milter_cases;
+mod mta_cases;
 mod server;
 
 use std::sync::Arc;

@@ -77,7 +77,7 @@ async fn a_failed_recipient_fails_the_message() {
 }
 
 #[tokio::test]
-async fn a_verdict_where_none_can_be_sent_is_given_at_the_next_question() {
+async fn case_046_a_verdict_where_none_can_be_sent_is_given_at_the_next_question() {
     let steps = Steps::NR_HELO | Steps::NR_HEADER | Steps::NR_BODY;
     let server = Server::negotiating(steps, Limits::default()).await;
     let mut mta = server.mta().await;
@@ -107,7 +107,7 @@ async fn a_verdict_where_none_can_be_sent_is_given_at_the_next_question() {
 }
 
 #[tokio::test]
-async fn progress_is_reported_at_the_end_alone() {
+async fn progress_does_not_postpone_the_deadline() {
     let server = Server::start(quick()).await;
     let mut mta = server.mta().await;
     mta.greet().await;
@@ -151,7 +151,7 @@ async fn connections_over_the_limit_wait() {
 }
 
 #[tokio::test]
-async fn stopping_finishes_the_message_in_hand() {
+async fn case_086_stopping_finishes_the_message_in_hand() {
     let server = Server::start(Limits::default()).await;
     let mut idle = server.mta().await;
     idle.greet().await;

@@ -3,12 +3,14 @@
 pub(crate) mod captures;
 mod drive;
 mod fuzz;
+mod milter_cases;
+mod mta_cases;
 mod replay;
 
 use bytes::Bytes;
 
 use super::*;
-use crate::edit::Edit;
+use crate::edit::{Edit, InvalidEdit};
 use crate::filter::Needs;
 use crate::message::{Address, Connection, Header, Path};
 use crate::verdict::{BodyVerdict, Greeting, Outcome, SmtpReply, Verdict};
@@ -412,7 +414,7 @@ fn edits_go_before_the_verdict() {
 }
 
 #[test]
-fn a_new_body_is_contiguous_and_in_chunks() {
+fn pieces_of_a_new_body_are_put_together() {
     let big = Bytes::from(vec![b'x'; 200_000]);
     let outcome = Outcome {
         edits: vec![

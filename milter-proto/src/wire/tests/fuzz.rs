@@ -34,7 +34,7 @@ fn in_pieces(input: &[u8], sizes: &[u8]) -> (Vec<Frame>, Option<WireError>) {
 }
 
 #[test]
-fn any_split_gives_the_same_frames() {
+fn case_002_any_split_gives_the_same_frames() {
     let mut input = BytesMut::new();
     for (_, command) in command_vectors() {
         command.encode(&mut input).unwrap();
