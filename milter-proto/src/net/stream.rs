@@ -1,7 +1,7 @@
 //! TCP and Unix sockets as one type.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -179,6 +179,25 @@ impl AsyncWrite for Stream {
         }
     }
 
+    // Without these two, a write of several buffers would be as many system calls.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Inet(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Inet(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Inet(stream) => Pin::new(stream).poll_flush(cx),
@@ -191,5 +210,27 @@ impl AsyncWrite for Stream {
             Self::Inet(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn several_buffers_are_one_write() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut near = Stream::Unix(near);
+        assert!(near.is_write_vectored());
+        let buffers = [IoSlice::new(b"one "), IoSlice::new(b"write")];
+        let written = poll_fn(|cx| Pin::new(&mut near).poll_write_vectored(cx, &buffers));
+        assert_eq!(written.await.unwrap(), 9);
+        let mut read = [0; 9];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"one write");
     }
 }
