@@ -311,6 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
     /// Waits for the first thing to happen.
     fn poll(&mut self, cx: &mut Context<'_>, wants_input: bool) -> Poll<Happened> {
         let mut written = false;
+        let now = now();
         for (index, filter) in self.filters.iter_mut().enumerate() {
             match &mut filter.line {
                 Line::None => {}
@@ -320,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
                     }
                 }
                 Line::Up(wire) => {
-                    match wire.poll_write(cx, now()) {
+                    match wire.poll_write(cx, now) {
                         Poll::Ready(Ok(progress)) => written |= progress,
                         Poll::Ready(Err(error)) => {
                             return Poll::Ready(Happened::FilterBroken(index, error));
@@ -333,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
                 }
             }
         }
-        match self.mta.poll_write(cx, now()) {
+        match self.mta.poll_write(cx, now) {
             Poll::Ready(Ok(progress)) => written |= progress,
             Poll::Ready(Err(Broken(error))) => {
                 return Poll::Ready(Happened::Mta(Read::Broken(error)));

@@ -1,25 +1,29 @@
 //! Frames on one socket, read and written without waiting.
 //!
-//! What is written is collected up to a limit; large payloads are not copied. The input buffer
-//! grows with what arrives and is given back when it is empty, so that an idle connection costs
-//! next to nothing.
+//! What is written is collected up to a limit and leaves in one system call; large payloads are not
+//! copied. What is read comes by way of the stack into memory of just its size; where more comes
+//! than fits there, or a frame is incomplete, straight into memory for the rest. So a round that
+//! reads nothing allocates nothing, and an idle connection has no buffers at all.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use milter_proto::edit::Edit;
 use milter_proto::wire::{Command, Decoder, Frame, Reply, WireError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Bytes collected before more has to wait.
 const ROOM: usize = 128 * 1024;
-/// Bytes read at a time: at first, and at most.
-const READ: (usize, usize) = (2 * 1024, 128 * 1024);
+/// Bytes read by way of the stack: most messages, or what a peer says in answer.
+const GLANCE: usize = 32 * 1024;
+/// Bytes read at a time at most.
+const GULP: usize = 128 * 1024;
 /// A payload of this size is worth a buffer of its own.
 const LARGE: usize = 4 * 1024;
 /// Buffers in one write.
@@ -44,8 +48,8 @@ pub(super) struct Broken(pub(super) io::Error);
 pub(super) struct Wire<S> {
     stream: S,
     input: BytesMut,
-    /// How much to read next.
-    appetite: usize,
+    /// More came last time than a glance takes.
+    bulk: bool,
     /// What is complete and waits to be written.
     output: VecDeque<Bytes>,
     /// What follows it.
@@ -62,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream,
             input: BytesMut::new(),
-            appetite: READ.0,
+            bulk: false,
             output: VecDeque::new(),
             tail: BytesMut::new(),
             waiting: 0,
@@ -198,33 +202,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Reads once.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
-        if self.input.is_empty() && self.input.capacity() < self.appetite {
-            self.input = BytesMut::new();
-        }
-        self.input.reserve(self.appetite);
-        let space = self.input.capacity() - self.input.len();
-        let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
-        let read = match read {
-            Poll::Ready(read) => read,
-            Poll::Pending => {
-                // Nothing to hold on to while nothing comes.
-                if self.input.is_empty() {
-                    self.input = BytesMut::new();
-                    self.appetite = READ.0;
-                }
-                return Poll::Pending;
-            }
+        let read = if self.input.is_empty() && !self.bulk {
+            self.poll_glance(cx)
+        } else {
+            self.poll_gulp(cx)
         };
-        Poll::Ready(match read {
+        read.map(|read| match read {
             Ok(0) => Read::End,
-            Ok(bytes) => {
-                if bytes >= space.min(self.appetite) {
-                    self.appetite = (self.appetite * 4).min(READ.1);
-                }
-                Read::Some
-            }
+            Ok(_) => Read::Some,
             Err(error) => Read::Broken(error),
         })
+    }
+
+    /// Reads by way of the stack.
+    fn poll_glance(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); GLANCE];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        self.input = BytesMut::from(read);
+        self.bulk = read.len() == GLANCE;
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Reads the rest of a frame, or as much as is there.
+    fn poll_gulp(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let begins = self.input.is_empty();
+        if begins {
+            self.input = BytesMut::with_capacity(GULP);
+        } else {
+            self.input.reserve(missing(&self.input).clamp(1, GULP));
+        }
+        let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        match &read {
+            // Nothing to hold on to while nothing comes.
+            Poll::Pending if begins => self.input = BytesMut::new(),
+            Poll::Ready(Ok(bytes)) if begins => self.bulk = *bytes >= GLANCE,
+            Poll::Pending | Poll::Ready(_) => {}
+        }
+        read
     }
 
     /// The next complete frame of what was read.
@@ -259,6 +275,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn finish(&self, decoder: &Decoder) -> Result<(), WireError> {
         decoder.finish(&self.input)
     }
+}
+
+/// Bytes that the frame at the beginning of `input` lacks, as far as can be told.
+fn missing(input: &[u8]) -> usize {
+    let Some(head) = input.first_chunk::<4>() else {
+        return GLANCE;
+    };
+    // Nobody has to believe this number: what is reserved for it is bounded.
+    let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+    length.saturating_add(4).saturating_sub(input.len())
 }
 
 #[cfg(test)]
