@@ -1,5 +1,6 @@
 //! The project's own commands: dispatch alone, one file a command.
 
+mod bench;
 mod child;
 mod clamd;
 mod demo;
@@ -53,6 +54,17 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Measure how fast we are, beside what we are held against
+    Bench {
+        /// What to measure
+        subject: bench::Subject,
+        /// How often; medians are judged
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+        rounds: u8,
+        /// Once and briefly, with the quickly built programs, judging nothing
+        #[arg(long)]
+        quick: bool,
+    },
     /// Check everything: formatting, lints, documents, tests, the demonstration
     Test {
         /// Install no Debian packages; skip what needs them
@@ -104,6 +116,17 @@ fn main() -> ExitCode {
             json,
             keep,
         }),
+        Command::Bench {
+            subject,
+            rounds,
+            quick,
+        } => bench::run(
+            subject,
+            bench::Effort {
+                rounds: usize::from(rounds),
+                quick,
+            },
+        ),
         Command::Test { no_install } => test::run(!no_install),
         Command::Layers => layers::run(),
         Command::Tidy { bless } => tidy::run(bless),

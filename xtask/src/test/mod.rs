@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use self::suite::Runner;
+use crate::bench::{self, Effort, Subject};
 use crate::demo::{self, Options};
 use crate::interrupt::Interrupt;
 use crate::terminal::{Tone, paint, say, table};
@@ -83,6 +84,7 @@ const STEPS: &[Step] = &[
     ("tests", tests),
     ("doc tests", doc_tests),
     ("doc", doc),
+    ("bench", measurements),
     ("demo", demonstration),
 ];
 
@@ -261,6 +263,16 @@ fn tests(_: &Bench) -> Result<Tally> {
 /// Nextest does not run the examples in documentation.
 fn doc_tests(_: &Bench) -> Result<Tally> {
     suite::run(Runner::Cargo, &["--workspace", "--doc"])
+}
+
+/// That everything can still be measured; how fast it is on this machine is no matter of a test.
+fn measurements(bench: &Bench) -> Result<Tally> {
+    let effort = Effort {
+        rounds: 1,
+        quick: true,
+    };
+    bench::perform(Subject::Proxy, effort, &bench.interrupt)?;
+    Ok(Tally::one_passed())
 }
 
 fn demonstration(bench: &Bench) -> Result<Tally> {

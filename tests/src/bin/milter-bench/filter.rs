@@ -27,10 +27,8 @@ pub(crate) fn run(address: &Address, manners: Manners) -> Result<()> {
         .build()?;
     runtime.block_on(async {
         let listener = Listener::bind(address).await?;
-        let limits = Limits {
-            connections: 20_000,
-            ..Limits::default()
-        };
+        let mut limits = Limits::default();
+        limits.connections = 20_000;
         let filter = Arc::new(Passing(manners));
         let never = std::future::pending();
         serve(vec![listener], || Arc::clone(&filter), limits, never).await;
