@@ -69,9 +69,13 @@ pub(crate) fn perform(
         Profile::Release
     };
     let binaries = workspace::build_daemons(profile)?;
-    let measured = match subject {
+    let mut measured = match subject {
         Subject::Proxy => proxy::measure(&binaries, effort, interrupt)?,
     };
+    if effort.quick {
+        let remark = "a quick run: fewer and smaller messages than the names say, debug builds";
+        measured.remarks.push(remark.to_owned());
+    }
     let folder = folder(subject)?;
     let table = figures::table(&measured.figures, !effort.quick);
     let text = format!("{}\n\n{}\n", table.join("\n"), measured.remarks.join("\n"));
