@@ -22,17 +22,19 @@ pub struct Summary {
     pub failures: Vec<String>,
 }
 
-/// Runs the scenarios of `count` seeds from `first` on. `progress` is told how many have run and
-/// how many of them differed.
+/// What happens meanwhile.
+pub trait Watch: Sync {
+    /// So many scenarios have run, and so many of them differed.
+    fn progress(&self, ran: usize, differ: usize);
+    /// One differs: its script and both outcomes.
+    fn differs(&self, told: &str);
+}
+
+/// Runs the scenarios of `count` seeds from `first` on.
 ///
 /// # Errors
 /// When something else fails than what is compared; with the seed.
-pub async fn run(
-    rig: &Rig,
-    first: u64,
-    count: u64,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Summary> {
+pub async fn run(rig: &Rig, first: u64, count: u64, watch: &impl Watch) -> Result<Summary> {
     let next = AtomicU64::new(0);
     let ran = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
@@ -45,9 +47,10 @@ pub async fn run(
             }
             let seed = first.wrapping_add(number);
             if let Some(told) = check(rig, seed).await? {
+                watch.differs(&told);
                 failures.lock().await.push(told);
             }
-            progress(ran.fetch_add(1, Ordering::Relaxed) + 1, failed);
+            watch.progress(ran.fetch_add(1, Ordering::Relaxed) + 1, failed);
         }
     };
     let mut workers = Vec::new();
@@ -73,7 +76,7 @@ async fn futures_joined(workers: Vec<impl Future<Output = Result<()>>>) -> Resul
                 true
             }
             std::task::Poll::Ready(done) => {
-                error = error.take().or(done.err());
+                error = error.take().or_else(|| done.err());
                 false
             }
         });
@@ -96,7 +99,9 @@ pub async fn check(rig: &Rig, seed: u64) -> Result<Option<String>> {
     let Some(found) = rig.compare(&scenario).await.map_err(context)? else {
         return Ok(None);
     };
-    let (smallest, difference) = shrink(rig, scenario.clone(), found).await.map_err(context)?;
+    let (smallest, difference) = shrink(rig, scenario.clone(), found)
+        .await
+        .map_err(context)?;
     let mut text = String::new();
     let mta = rig.mta.name();
     write!(

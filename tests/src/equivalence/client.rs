@@ -1,7 +1,8 @@
 //! An SMTP client that says what a script says and keeps every reply.
 //!
 //! It waits for each reply and judges none. A message goes out only after a 354; where the server
-//! refused to take it, its step is passed over. The connection ends when the script does, with or
+//! refused to take it, its step is passed over, and the client gives the message up (RSET): a
+//! server that is asked again would ask filters again, and no filter expects that. The connection ends when the script does, with or
 //! without QUIT, or when the server closes it.
 
 use std::net::SocketAddr;
@@ -41,30 +42,57 @@ pub async fn converse(server: SocketAddr, dialogue: &Dialogue) -> Result<Vec<Spo
     }];
     for step in &dialogue.steps {
         let Some(Spoken {
-            reply: Some(last), ..
+            said,
+            reply: Some(last),
+            ..
         }) = spoken.last()
         else {
             break;
         };
-        let (said, bytes, message) = match step {
-            SmtpStep::Command(line) => (line.clone(), [line, &b"\r\n"[..]].concat(), false),
-            SmtpStep::Message(_) if !last.starts_with("354") => continue,
-            SmtpStep::Message(lines) => (Bytes::new(), stuffed(lines), true),
-        };
-        // A server that has closed the connection is met with at the reply.
-        let sent = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
-        let reply = if sent {
-            read_reply(&mut stream).await?
-        } else {
-            None
-        };
-        spoken.push(Spoken {
-            said,
-            reply,
-            message,
-        });
+        if said.eq_ignore_ascii_case(b"DATA") && !last.starts_with("354") {
+            let step = SmtpStep::Command(Bytes::from_static(b"RSET"));
+            say(&mut stream, &step, &mut spoken).await?;
+        }
+        if !say(&mut stream, step, &mut spoken).await? {
+            break;
+        }
     }
     Ok(spoken)
+}
+
+/// Takes one step; `false` when the talk is over.
+async fn say(
+    stream: &mut BufStream<TcpStream>,
+    step: &SmtpStep,
+    spoken: &mut Vec<Spoken>,
+) -> Result<bool> {
+    let Some(Spoken {
+        reply: Some(last), ..
+    }) = spoken.last()
+    else {
+        return Ok(false);
+    };
+    let (said, bytes, message) = match step {
+        // It has nothing to send where a message is waited for: it goes away.
+        SmtpStep::Command(_) if last.starts_with("354") => return Ok(false),
+        SmtpStep::Command(line) => (line.clone(), [line, &b"\r\n"[..]].concat(), false),
+        SmtpStep::Message(_) if !last.starts_with("354") => return Ok(true),
+        SmtpStep::Message(lines) => (Bytes::new(), stuffed(lines), true),
+    };
+    // A server that has closed the connection is met with at the reply.
+    let sent = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
+    let reply = if sent {
+        let reply = read_reply(stream).await;
+        reply.with_context(|| format!("after {:?}", spoken.last()))?
+    } else {
+        None
+    };
+    spoken.push(Spoken {
+        said,
+        reply,
+        message,
+    });
+    Ok(true)
 }
 
 async fn read_reply(stream: &mut BufStream<TcpStream>) -> Result<Option<String>> {

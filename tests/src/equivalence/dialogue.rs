@@ -29,7 +29,14 @@ const RECIPIENTS: &[&str] = &[
     "<not an address",
 ];
 
-const ASIDES: &[&str] = &["NOOP", "FOO bar baz", "BAR", "VRFY r1@equal.test", "RSET", "HELP"];
+const ASIDES: &[&str] = &[
+    "NOOP",
+    "FOO bar baz",
+    "BAR",
+    "VRFY r1@equal.test",
+    "RSET",
+    "HELP",
+];
 
 const VALUES: &[&[u8]] = &[
     b" v1",
@@ -75,7 +82,12 @@ fn say(steps: &mut Vec<SmtpStep>, line: impl Into<Bytes>) {
 }
 
 fn greet(dice: &mut Dice, steps: &mut Vec<SmtpStep>) {
-    let greeting = *dice.pick(&["EHLO client.test", "EHLO client.test", "HELO client.test", "EHLO [1.2.3.4]"]);
+    let greeting = *dice.pick(&[
+        "EHLO client.test",
+        "EHLO client.test",
+        "HELO client.test",
+        "EHLO [1.2.3.4]",
+    ]);
     say(steps, greeting);
 }
 

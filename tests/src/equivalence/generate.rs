@@ -11,23 +11,62 @@ use milter_proto::testkit::{Act, At, Chain, Cue, FilterScript, Scenario};
 use milter_proto::verdict::SmtpReply;
 use milter_proto::wire::{Actions, MacroStage, Offer, Reply, Steps, VERSION};
 
-use super::dice::Dice;
 use super::dialogue;
+use super::dice::Dice;
 
 /// Names that messages and filters both use, some of them often.
 pub(super) const NAMES: &[&str] = &[
-    "X-A", "x-a", "X-A", "X-B", "X-b", "Subject", "Received", "received", "X-Other", "From", "To",
-    "Message-Id", "Date", "DKIM-Signature", "Reply-To",
+    "X-A",
+    "x-a",
+    "X-A",
+    "X-B",
+    "X-b",
+    "Subject",
+    "Received",
+    "received",
+    "X-Other",
+    "From",
+    "To",
+    "Message-Id",
+    "Date",
+    "DKIM-Signature",
+    "Reply-To",
 ];
 
 /// Positions that are easily got wrong.
 const INDEXES: &[u32] = &[
-    0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6, 8, 9, 10, 12, 100, 0x7fff_ffff,
+    0,
+    0,
+    1,
+    1,
+    1,
+    2,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    9,
+    10,
+    12,
+    100,
+    0x7fff_ffff,
 ];
 
 const VALUES: &[&str] = &[
-    "v1", "v2", "", " two spaces", "\ttab", "a\n\tfolded", "a\n b\n  c", "caf\u{e9}", "x\ny: z",
-    "=?utf-8?q?x?=", "100% sure", "colon: inside", "trailing ",
+    "v1",
+    "v2",
+    "",
+    " two spaces",
+    "\ttab",
+    "a\n\tfolded",
+    "a\n b\n  c",
+    "caf\u{e9}",
+    "=?utf-8?q?x?=",
+    "100% sure",
+    "colon: inside",
+    "trailing ",
 ];
 
 const REPLIES: &[&str] = &[
@@ -71,7 +110,10 @@ pub fn scenario(seed: u64) -> Scenario {
         smtp: dialogue::dialogues(&mut dice),
         ..Scenario::default()
     };
-    without_deviations(&mut scenario);
+    scenario.chain.strict = dice.once_in(2);
+    if !scenario.chain.strict {
+        without_deviations(&mut scenario);
+    }
     scenario
 }
 
@@ -95,9 +137,8 @@ pub fn without_deviations(scenario: &mut Scenario) {
     let last = scenario.filters.len().saturating_sub(1);
     for filter in &mut scenario.filters[..last] {
         for cue in &mut filter.cues {
-            cue.acts.retain(|act| {
-                !matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. })))
-            });
+            cue.acts
+                .retain(|act| !matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. }))));
         }
     }
 }
@@ -199,7 +240,8 @@ fn verdict(dice: &mut Dice, filter: &FilterScript) -> Option<Cue> {
     }
     let skips = at == At::Body && filter.offer.steps.contains(Steps::SKIP);
     let reply = match dice.roll(8) {
-        0 | 1 => Reply::Accept,
+        // Postfix keeps an acceptance that comes between messages for the next one.
+        0 | 1 if at != At::Unknown => Reply::Accept,
         2 => Reply::Reject,
         3 => Reply::TempFail,
         // The server has no use for it before there is a message.
@@ -275,7 +317,12 @@ fn header_edit(dice: &mut Dice) -> Edit {
 
 fn envelope_edit(dice: &mut Dice) -> Edit {
     let address = |dice: &mut Dice| {
-        let forms = ["<r1@equal.test>", "r2@equal.test", "<new@equal.test>", "<r1@EQUAL.test>"];
+        let forms = [
+            "<r1@equal.test>",
+            "r2@equal.test",
+            "<new@equal.test>",
+            "<r1@EQUAL.test>",
+        ];
         Bytes::from_static(dice.pick(&forms).as_bytes())
     };
     let none = Bytes::new();
@@ -287,8 +334,12 @@ fn envelope_edit(dice: &mut Dice) -> Edit {
         1 => Edit::AddRecipient {
             address: address(dice),
             args: Bytes::from_static(
-                dice.pick(&["NOTIFY=NEVER", "NOTIFY=SUCCESS ORCPT=rfc822;o@x.test", "X=1"])
-                    .as_bytes(),
+                dice.pick(&[
+                    "NOTIFY=NEVER",
+                    "NOTIFY=SUCCESS ORCPT=rfc822;o@x.test",
+                    "X=1",
+                ])
+                .as_bytes(),
             ),
         },
         2 => Edit::DeleteRecipient {
@@ -296,7 +347,8 @@ fn envelope_edit(dice: &mut Dice) -> Edit {
         },
         3 => Edit::ChangeSender {
             address: Bytes::from_static(
-                dice.pick(&["<new@from.test>", "new2@from.test", "<>"]).as_bytes(),
+                dice.pick(&["<new@from.test>", "new2@from.test", "<>"])
+                    .as_bytes(),
             ),
             args: Bytes::from_static(dice.pick(&["", "", "RET=HDRS ENVID=e1"]).as_bytes()),
         },
@@ -322,5 +374,8 @@ fn body(dice: &mut Dice) -> Vec<Bytes> {
             return long.chunks(65535).map(Bytes::copy_from_slice).collect();
         }
     };
-    pieces.iter().map(|piece| Bytes::from_static(piece)).collect()
+    pieces
+        .iter()
+        .map(|piece| Bytes::from_static(piece))
+        .collect()
 }

@@ -66,6 +66,8 @@ pub fn free_ports(ip: std::net::Ipv4Addr, count: usize) -> Result<Vec<u16>> {
     let listeners: Vec<std::net::TcpListener> = (0..count)
         .map(|_| std::net::TcpListener::bind((ip, 0)))
         .collect::<std::io::Result<_>>()?;
-    let ports = listeners.iter().map(|listener| Ok(listener.local_addr()?.port()));
+    let ports = listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.port()));
     ports.collect()
 }

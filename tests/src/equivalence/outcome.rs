@@ -46,7 +46,11 @@ pub struct Difference {
 impl Display for Difference {
     /// What is equal once, what differs under each other: `-` without the orchestrator, `+` with it.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} differs (- direct, + behind the orchestrator):", self.what)?;
+        writeln!(
+            f,
+            "{} differs (- direct, + behind the orchestrator):",
+            self.what
+        )?;
         let (direct, proxied) = (self.direct.lines(), self.proxied.lines());
         let length = direct.len().max(proxied.len());
         for number in 0..length {
@@ -89,7 +93,9 @@ impl Outcome {
                 delivery.from = without_size(&delivery.from);
             }
             // Recipients of one message may go out together or one by one.
-            message.deliveries.sort_by(|one, other| one.to.cmp(&other.to));
+            message
+                .deliveries
+                .sort_by(|one, other| one.to.cmp(&other.to));
             match &mut message.fate {
                 Fate::Gone => {}
                 Fate::Held(shown) | Fate::Deferred(shown) => {
@@ -138,7 +144,7 @@ impl Outcome {
             return Some("the SMTP dialogue".to_owned());
         }
         if self.messages != proxied.messages {
-            return Some("the delivered messages".to_owned());
+            return Some("what became of a message".to_owned());
         }
         let filters = scenario.filters.iter().enumerate();
         filters.into_iter().find_map(|(number, script)| {
@@ -226,12 +232,11 @@ fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
     let mut rest = bytes;
     while let Some(byte) = rest.first() {
         if let Some(number) = ids.iter().position(|id| rest.starts_with(id.as_bytes())) {
-            // In a Message-Id the time stands before it.
-            if out.ends_with(b".") && digits_before(&out[..out.len() - 1]) == 14 {
-                out.truncate(out.len() - 15);
-            }
             out.extend_from_slice(format!("[message {}]", number + 1).as_bytes());
             rest = &rest[ids[number].len()..];
+        } else if let Some(length) = stamp_length(rest) {
+            out.extend_from_slice(b"[stamp]");
+            rest = &rest[length..];
         } else if let Some(length) = date_length(rest) {
             out.extend_from_slice(b"[date]");
             rest = &rest[length..];
@@ -243,9 +248,13 @@ fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
     out
 }
 
-fn digits_before(bytes: &[u8]) -> usize {
-    let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit());
-    digits.count()
+/// Length of what a server writes into a Message-Id at the beginning: the time, a dot, the queue id.
+fn stamp_length(bytes: &[u8]) -> Option<usize> {
+    let (time, rest) = bytes.split_at_checked(14)?;
+    let id = rest.strip_prefix(b".")?;
+    let length = id.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
+    let is_stamp = time.iter().all(u8::is_ascii_digit) && id.get(length) == Some(&b'@');
+    is_stamp.then_some(15 + length)
 }
 
 /// Length of a date at the beginning, such as `Sun, 22 Nov 2026 19:22:42 +0000 (UTC)`.
@@ -274,7 +283,8 @@ fn without_size(from: &str) -> String {
 
 /// Without sizes, times and places of records in the queue file.
 fn without_bookkeeping(shown: &[u8]) -> Vec<u8> {
-    const PASSED_OVER: [&[u8]; 8] = [
+    const PASSED_OVER: [&[u8]; 9] = [
+        b"named_attribute: server_port=",
         b"message_size:",
         b"message_arrival_time:",
         b"create_time:",

@@ -32,7 +32,8 @@ pub const FILTERS_MAX: usize = 4;
 /// The filters of one way of one lane.
 struct Way {
     servers: Vec<FilterServer>,
-    /// Number of the server's entry with one filter; those with more follow.
+    /// Number of the server's entry with one filter; those with more follow, then those that are
+    /// strict.
     first_entry: usize,
 }
 
@@ -76,15 +77,19 @@ impl Rig {
                 milters: direct.addresses().take(count).collect(),
             }));
             let proxied = Way::start(entries.len()).await?;
-            let ports = free_ports(ip, FILTERS_MAX)?;
-            configuration.push_str(&lane_configuration(lane, &ports, &proxied)?);
-            for (count, port) in (1..).zip(ports) {
-                let listener = SocketAddr::from((ip, port));
-                listeners.push(listener);
-                entries.push(Entry {
-                    name: format!("proxied{lane}x{count}"),
-                    milters: vec![listener],
-                });
+            configuration.push_str(&milters(lane, &proxied)?);
+            for strict in [false, true] {
+                let ports = free_ports(ip, FILTERS_MAX)?;
+                configuration.push_str(&routes(lane, &ports, strict)?);
+                for (count, port) in (1..).zip(ports) {
+                    let listener = SocketAddr::from((ip, port));
+                    listeners.push(listener);
+                    let kind = if strict { "strict" } else { "proxied" };
+                    entries.push(Entry {
+                        name: format!("{kind}{lane}x{count}"),
+                        milters: vec![listener],
+                    });
+                }
             }
             built.push(tokio::sync::Mutex::new(Lane { direct, proxied }));
         }
@@ -132,8 +137,26 @@ impl Rig {
         let lane = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
         let lane = self.lanes[lane].lock().await;
         let (direct, proxied) = tokio::try_join!(
-            self.run(&lane.direct, scenario),
-            self.run(&lane.proxied, scenario)
+            async {
+                self.run(&lane.direct, 0, scenario)
+                    .await
+                    .with_context(|| format!("direct:\n{}", self.mta.log()))
+            },
+            async {
+                let further = if scenario.chain.strict {
+                    FILTERS_MAX
+                } else {
+                    0
+                };
+                let run = self.run(&lane.proxied, further, scenario).await;
+                run.with_context(|| {
+                    format!(
+                        "proxied:
+{}",
+                        self.log()
+                    )
+                })
+            }
         )?;
         let ids = [&direct.1[..], &proxied.1[..]];
         let what = direct.0.difference(&proxied.0, scenario, ids);
@@ -145,11 +168,18 @@ impl Rig {
     }
 
     /// What comes of a scenario on one way, and the queue ids of the messages.
-    async fn run(&self, way: &Way, scenario: &Scenario) -> Result<(Outcome, Vec<String>)> {
+    async fn run(
+        &self,
+        way: &Way,
+        further: usize,
+        scenario: &Scenario,
+    ) -> Result<(Outcome, Vec<String>)> {
         for (server, script) in way.servers.iter().zip(&scenario.filters) {
             server.set_script(script.clone());
         }
-        let address = self.mta.address(way.first_entry + scenario.filters.len() - 1);
+        let address = self
+            .mta
+            .address(way.first_entry + further + scenario.filters.len() - 1);
         let mut outcome = Outcome::default();
         for dialogue in &scenario.smtp {
             outcome.dialogues.push(converse(address, dialogue).await?);
@@ -195,10 +225,12 @@ impl Way {
     }
 
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.servers.iter().filter_map(|server| match server.address() {
-            Address::Inet { host, port } => Some(SocketAddr::new(host.parse().ok()?, *port)),
-            Address::Unix(_) => None,
-        })
+        self.servers
+            .iter()
+            .filter_map(|server| match server.address() {
+                Address::Inet { host, port } => Some(SocketAddr::new(host.parse().ok()?, *port)),
+                Address::Unix(_) => None,
+            })
     }
 }
 
@@ -212,25 +244,30 @@ fn frame(folder: &TempDir) -> String {
     )
 }
 
-/// Milters, listeners and routes of one lane.
-fn lane_configuration(lane: usize, ports: &[u16], way: &Way) -> Result<String> {
+/// The filters of one lane.
+fn milters(lane: usize, way: &Way) -> Result<String> {
     let mut text = String::new();
     for (number, server) in way.servers.iter().enumerate() {
         let address = server.address();
-        write!(
-            text,
-            "[milter.l{lane}f{number}]\nsocket = \"{address}\"\n"
-        )?;
+        write!(text, "[milter.l{lane}f{number}]\nsocket = \"{address}\"\n")?;
     }
+    Ok(text)
+}
+
+/// Listeners of one lane, and a route for each: a chain of the first filters.
+fn routes(lane: usize, ports: &[u16], strict: bool) -> Result<String> {
+    let mut text = String::new();
     let ip = private_address();
+    let kind = if strict { "s" } else { "n" };
     for (count, port) in (1..).zip(ports) {
         let chain: Vec<String> = (0..count)
             .map(|number| format!("\"l{lane}f{number}\""))
             .collect();
         write!(
             text,
-            "[listen.l{lane}n{count}]\nsocket = \"inet:{port}@{ip}\"\n\
-             [[route]]\nchain = [{}]\nmatch = {{ listen = \"l{lane}n{count}\" }}\n",
+            "[listen.l{lane}{kind}{count}]\nsocket = \"inet:{port}@{ip}\"\n\
+             [[route]]\nchain = [{}]\nstrict = {strict}\n\
+             match = {{ listen = \"l{lane}{kind}{count}\" }}\n",
             chain.join(", ")
         )?;
     }

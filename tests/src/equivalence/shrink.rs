@@ -4,9 +4,9 @@
 //! connection, a step, a cue, an act, a negotiated flag, a line of a message. The first that still
 //! differs is taken, and the round begins anew. The number of runs is limited.
 
-use anyhow::Result;
-use milter_proto::testkit::{Chain, Scenario, SmtpStep};
-use milter_proto::wire::{Steps, VERSION};
+use anyhow::{Context, Result};
+use milter_proto::testkit::{Act, Chain, FilterScript, Scenario, SmtpStep};
+use milter_proto::wire::{Actions, Reply, Steps, VERSION};
 
 use super::outcome::Difference;
 use super::rig::Rig;
@@ -31,7 +31,8 @@ pub async fn shrink(
                 break 'rounds;
             }
             runs += 1;
-            if let Some(found) = rig.compare(&smaller).await? {
+            let compared = rig.compare(&smaller).await;
+            if let Some(found) = compared.with_context(|| smaller.to_string())? {
                 (smallest, difference) = (smaller, found);
                 continue 'rounds;
             }
@@ -47,7 +48,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     let mut propose = |change: &dyn Fn(&mut Scenario)| {
         let mut smaller = scenario.clone();
         change(&mut smaller);
-        if smaller != *scenario {
+        if smaller != *scenario && smaller.filters.iter().all(is_proper) {
             all.push(smaller);
         }
     };
@@ -78,7 +79,9 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     }
     for (number, dialogue) in scenario.smtp.iter().enumerate() {
         for (place, step) in dialogue.steps.iter().enumerate() {
-            let SmtpStep::Message(lines) = step else { continue };
+            let SmtpStep::Message(lines) = step else {
+                continue;
+            };
             for (length, start) in spans(lines.len()) {
                 propose(&|smaller| {
                     if let SmtpStep::Message(lines) = &mut smaller.smtp[number].steps[place] {
@@ -89,6 +92,18 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         }
     }
     all
+}
+
+/// Whether a filter does just what it negotiated: what becomes of one that does more is not
+/// compared.
+fn is_proper(filter: &FilterScript) -> bool {
+    let agreed = filter.offer.actions;
+    let allowed = |act: &Act| match act {
+        Act::Say(Reply::Edit(edit)) => agreed.contains(edit.action()),
+        _ => true,
+    };
+    let macros = filter.offer.macros.is_empty() || agreed.contains(Actions::SET_MACRO_LIST);
+    macros && filter.cues.iter().all(|cue| cue.acts.iter().all(allowed))
 }
 
 /// One filter with one thing less.

@@ -107,7 +107,11 @@ async fn converse(stream: TcpStream, kept: &Mutex<Vec<Delivery>>) -> Result<()> 
         stream.flush().await?;
         let line = read_line(&mut stream).await?;
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        let verb: String = text.chars().take(4).collect::<String>().to_ascii_uppercase();
+        let verb: String = text
+            .chars()
+            .take(4)
+            .collect::<String>()
+            .to_ascii_uppercase();
         let reply: &[u8] = match verb.as_str() {
             "EHLO" => {
                 b"250-sink.test\r\n250-PIPELINING\r\n250-SIZE\r\n250-DSN\r\n250-8BITMIME\r\n\
