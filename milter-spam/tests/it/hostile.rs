@@ -54,12 +54,20 @@ fn ordinary(size: usize) -> Vec<u8> {
     message.into_bytes()
 }
 
+/// Measures both side by side, and again where the hostile one was dearer: on a busy machine one of
+/// them may just have had to wait.
 fn check(name: &str, hostile: &str) {
-    let usual = cost(&ordinary(hostile.len())).max(Duration::from_millis(5));
-    let cost = cost(hostile.as_bytes());
+    let ordinary = ordinary(hostile.len());
+    let mut measured = Vec::new();
+    let harmless = (0..5).any(|_| {
+        let usual = cost(&ordinary).max(Duration::from_millis(5));
+        let cost = cost(hostile.as_bytes());
+        measured.push((cost, usual));
+        cost < usual * DEARER
+    });
     assert!(
-        cost < usual * DEARER,
-        "{name}: {cost:?} where an ordinary message costs {usual:?}"
+        harmless,
+        "{name}: this, where an ordinary message costs that: {measured:?}"
     );
 }
 
