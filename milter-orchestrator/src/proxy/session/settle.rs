@@ -16,7 +16,6 @@ use super::Session;
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
 use crate::proxy::plan::Position;
-use crate::proxy::report;
 
 impl Session {
     /// Takes everything that was read from a filter at once; `more` when an incomplete reply
@@ -46,27 +45,27 @@ impl Session {
     pub(super) fn reply(&mut self, index: usize, reply: Reply) -> Result<(), ChildError> {
         let now = self.now;
         let child = &mut self.children[index];
-        let side = match &mut child.link {
-            Link::Negotiating(..) => return self.negotiated(index, reply),
-            Link::Up(side) => side,
+        match &mut child.link {
+            Link::Negotiating(..) => self.negotiated(index, reply),
+            Link::Up(side) => match (side.receive(reply)?, &mut child.asked) {
+                (Answer::Progress, Some(asked)) => {
+                    asked.until = now + asked.allowed;
+                    Ok(())
+                }
+                (Answer::Progress, None) => Ok(()),
+                (Answer::Edit(edit), _) => self.edit(index, edit),
+                (Answer::Skip, _) => {
+                    self.skip(index);
+                    Ok(())
+                }
+                (Answer::Verdict(verdict), _) => self.settle(index, verdict),
+            },
             // Said while it is being left, and not asked for.
             Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => {
                 child.kept = None;
-                return Ok(());
+                Ok(())
             }
-        };
-        let answer = side.receive(reply)?;
-        if let Some(complaint) = side.take_complaint() {
-            tracing::warn!(filter = %child.member.name, error = %complaint, "taken for a continue");
         }
-        match (answer, &mut child.asked) {
-            (Answer::Progress, Some(asked)) => asked.until = now + asked.allowed,
-            (Answer::Progress, None) => {}
-            (Answer::Edit(edit), _) => self.edit(index, edit)?,
-            (Answer::Skip, _) => self.skip(index),
-            (Answer::Verdict(verdict), _) => self.settle(index, verdict)?,
-        }
-        Ok(())
     }
 
     fn edit(&mut self, index: usize, edit: Edit) -> Result<(), ChildError> {
@@ -122,11 +121,6 @@ impl Session {
 
     /// A filter has given its word.
     fn settle(&mut self, index: usize, verdict: Verdict) -> Result<(), ChildError> {
-        if let Some(queue_id) = self.children[index].behind.take() {
-            let name = &self.children[index].member.name;
-            let word = report::verdict(&verdict);
-            tracing::info!(filter = %name, %queue_id, %word, "shadow finished behind the message");
-        }
         let Some(asked) = self.answered(index) else {
             return Ok(());
         };
