@@ -132,8 +132,8 @@ fn merge_actions(wishes: &[Wish<'_>]) -> Actions {
 
 /// What may be left out, what is not answered, and what is understood.
 fn merge_steps(wishes: &[Wish<'_>]) -> Steps {
-    // Who, when, and from whom is always asked for: it is kept for filters that connect later.
-    let needed = Steps::NO_CONNECT | Steps::NO_HELO | Steps::NO_MAIL;
+    // Routes ask for the client, and at MAIL filters are called that were not there before.
+    let needed = Steps::NO_CONNECT | Steps::NO_MAIL;
     let edits_headers = Actions::ADD_HEADERS | Actions::CHANGE_HEADERS;
     let headers_matter = merge_actions(wishes).intersects(edits_headers);
     let mut merged = Steps::SKIP | Steps::LEADING_SPACE;

@@ -63,9 +63,9 @@ fn steps_are_what_serves_everybody() {
                 | Steps::NO_EOH
                 | Steps::NO_DATA
                 | Steps::NO_UNKNOWN
-                | Steps::NR_CONNECT
-                | Steps::NR_HELO,
-            Steps::NO_CONNECT | Steps::NO_HELO | Steps::NO_MAIL | Steps::NR_MAIL,
+                | Steps::NO_HELO
+                | Steps::NR_CONNECT,
+            Steps::NO_CONNECT | Steps::NO_MAIL | Steps::NR_MAIL,
         ),
         // The fields are needed to place the edit, and nobody answers them.
         (
