@@ -6,11 +6,11 @@
 
 pub mod clamd;
 pub mod dns;
-pub mod equivalence;
 pub mod mta;
 pub mod opendkim;
 pub mod process;
 pub mod programs;
 pub mod scripted;
+pub mod scripts;
 pub mod sendmail;
 pub mod skip;

@@ -249,8 +249,6 @@ pub(crate) struct Child {
     pub(crate) link: Link,
     /// Counts connections, so that the caller sees that one is to be replaced.
     pub(crate) generation: u32,
-    /// For a shadow: the queue id of the message that it is still busy with, though that is decided.
-    pub(crate) behind: Option<String>,
     /// A connection that was kept from another client would do.
     pub(crate) may_resume: bool,
     /// The connection was kept, and has not shown yet that it works.
@@ -275,8 +273,6 @@ pub(crate) struct Child {
     pub(crate) refusal: Option<(Position, Verdict)>,
     /// It accepted the client and wants to hear no more of it.
     pub(crate) accepted: bool,
-    /// The last macros without an event that it has been told, by number.
-    pub(crate) loose_told: u32,
     /// An ABORT is due as soon as it has answered.
     pub(crate) must_abort: bool,
     /// Its part in the message in hand.
@@ -290,7 +286,6 @@ impl Child {
             member,
             link: Link::Idle,
             generation: 0,
-            behind: None,
             may_resume: false,
             unproven: false,
             kept: None,
@@ -303,7 +298,6 @@ impl Child {
             unknown_word: None,
             refusal: None,
             accepted: false,
-            loose_told: 0,
             must_abort: false,
             part: None,
         }
@@ -326,11 +320,9 @@ impl Child {
         self.helo_told = 0;
         self.unknown_word = None;
         self.refusal = None;
-        self.loose_told = 0;
         self.must_abort = false;
         self.unproven = false;
         self.kept = None;
-        self.behind = None;
     }
 
     /// Says good-bye, where there is somebody to say it to.
