@@ -1,4 +1,4 @@
-//! Two conversations as they were recorded, restated as data: what Postfix 3.7.11 and Sendmail
+//! Two conversations, and one end of a message, as they were recorded, restated as data: what Postfix 3.7.11 and Sendmail
 //! 8.17.1.9 sent, and what the filter behind them answered.
 
 use bytes::{BufMut, BytesMut};
@@ -69,8 +69,17 @@ pub(crate) const POSTFIX: Capture = Capture {
         (b"LX-Tab\0\ttabbed\0", b"c"),
         (b"DLi\x001E2149DC027\0", b""),
         (b"LX-Fold\0line1\n\tline2\n  line3\0", b"c"),
+        (b"DLi\x001E2149DC027\0", b""),
         (b"LX-Empty\0\0", b"c"),
+        (b"DLi\x001E2149DC027\0", b""),
         (b"LX-8bit\0caf\xc3\xa9\0", b"c"),
+        (b"DLi\x001E2149DC027\0", b""),
+        (
+            b"LMessage-Id\0<20261122134301.1E2149DC027@mx.lab.test>\0",
+            b"c",
+        ),
+        (b"DLi\x001E2149DC027\0", b""),
+        (b"LDate\0Sun, 22 Nov 2026 13:43:01 +0000\0", b"c"),
         (b"DNi\x001E2149DC027\0", b""),
         (b"N", b"c"),
         (b"DBi\x001E2149DC027\0", b""),
@@ -136,3 +145,28 @@ pub(crate) const SENDMAIL: Capture = Capture {
         (b"Q", b""),
     ],
 };
+
+/// What a filter says at the end of a message when it edits in every way that positions matter for:
+/// on both MTAs it comes to the same header.
+pub(crate) const EDITS: &[&[u8]] = &[
+    b"m\0\0\0\x02A\0changed\0",
+    b"m\0\0\0\x01A\0\0",
+    b"m\0\0\0\x01Received\0\0",
+    b"i\0\0\0\x03Mid\0v\0",
+    b"i\0\0\0\x01Below2\0v\0",
+    b"i\0\0\0\x01Below1\0v\0",
+    b"i\0\0\0\0Top2\0v\0",
+    b"i\0\0\0\0Top1\0v\0",
+    b"hTail1\0v\0",
+    b"hTail2\0v\0",
+    b"c",
+];
+
+/// [`EDITS`] as they go over the wire.
+pub(crate) fn edits() -> BytesMut {
+    let mut out = BytesMut::new();
+    for frame in EDITS {
+        put(&mut out, frame);
+    }
+    out
+}

@@ -63,6 +63,14 @@ pub(super) fn wish(version: u32, actions: Actions, steps: Steps) -> Reply {
     })
 }
 
+/// A conversation in which just these actions were agreed.
+pub(super) fn agreed_to(actions: Actions) -> MtaSide {
+    let (mut side, _) = MtaSide::offer(6, Actions::all(), Steps::NEGOTIABLE);
+    let reply = wish(6, actions, Steps::empty());
+    assert_eq!(side.negotiated(reply), Ok(vec![]));
+    side
+}
+
 pub(super) fn agreed(version: u32, steps: Steps) -> MtaSide {
     let (mut side, _) = MtaSide::offer(6, Actions::all(), Steps::NEGOTIABLE);
     let reply = wish(version, Actions::ADD_HEADERS, steps);
