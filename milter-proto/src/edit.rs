@@ -1,9 +1,10 @@
 //! Changes to a message: asked for at the end of the message only.
 //!
 //! An [`Edit`] can hold any bytes, since much of them comes from mail. [`Edit::clean`] makes them
-//! harmless, [`Edit::check`] refuses what is not. The side that drives a foreign filter cleans every
-//! edit; the one that answers for a filter of ours checks it, since a line end that slipped in is a
-//! mistake there. So no line of a header can be smuggled in either way. What is beyond both is
+//! harmless, [`Edit::check`] refuses what is not. The side that drives a foreign filter cleans
+//! every edit; the one that answers for a filter of ours checks it, since a line end that slipped
+//! in is a mistake there. So no line of a header can be smuggled in either way. What is beyond both
+//! is
 //! [`InvalidEdit`].
 
 use std::borrow::Cow;
@@ -200,8 +201,8 @@ impl Edit {
     /// white space, and become LF and white space; everything else as in [`Edit::clean`].
     ///
     /// # Errors
-    /// As [`Edit::clean`], and when a header field's value has a CR or LF that is no fold, or a NUL.
-    /// Text that comes from mail is cleaned before it is put into an edit.
+    /// As [`Edit::clean`], and when a header field's value has a CR or LF that is no fold, or a
+    /// NUL. Text that comes from mail is cleaned before it is put into an edit.
     pub fn check(self) -> Result<Self, InvalidEdit> {
         if let Self::AddHeader { name, value }
         | Self::InsertHeader { name, value, .. }

@@ -65,8 +65,8 @@ impl<'a> Context<'a> {
         self.facts.steps.contains(Steps::LEADING_SPACE)
     }
 
-    /// Whether the recipient in hand was refused by the MTA itself (macro `rcpt_mailer` is `error`),
-    /// and is told because `SMFIP_RCPT_REJ` was negotiated.
+    /// Whether the recipient in hand was refused by the MTA itself (macro `rcpt_mailer` is
+    /// `error`), and is told because `SMFIP_RCPT_REJ` was negotiated.
     #[must_use]
     pub fn rcpt_is_rejected(&self) -> bool {
         let mailer = self.macro_value("rcpt_mailer");

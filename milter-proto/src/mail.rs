@@ -1,10 +1,10 @@
 //! A message as an MTA holds it, and what a filter's edits make of it.
 //!
-//! For whoever stands in an MTA's place: a mail server, a program that shows what a filter would do, a
-//! test. Postfix and Sendmail differ in what positions mean, so [`Rules`] says whose hold. Edits are
-//! applied all or none ([`Mail::apply`]). They are taken to be negotiated and harmless, as
-//! [`MtaSide`](crate::session::MtaSide) hands them out. Nothing is kept of the body but what replaces
-//! it.
+//! For whoever stands in an MTA's place: a mail server, a program that shows what a filter would
+//! do, a test. Postfix and Sendmail differ in what positions mean, so [`Rules`] says whose hold.
+//! Edits are applied all or none ([`Mail::apply`]). They are taken to be negotiated and harmless, as
+//! [`MtaSide`](crate::session::MtaSide) hands them out. Nothing is kept of the body but its
+//! replacement.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -135,7 +135,8 @@ impl Mail {
         Ok(())
     }
 
-    /// Puts the templates into Sendmail's list: one at its head, and those that follow its own Received.
+    /// Puts the templates into Sendmail's list: one at its head, and those that follow its own
+    /// Received.
     fn begin(&mut self, rules: Rules) {
         if rules == Rules::Postfix {
             return;

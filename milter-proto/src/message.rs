@@ -26,8 +26,8 @@ impl Connection {
         }
     }
 
-    /// A client without a reverse name, as both MTAs tell it: `[192.0.2.1]`, or `unknown` where there
-    /// is no address either.
+    /// A client without a reverse name, as both MTAs tell it: `[192.0.2.1]`, or `unknown` where
+    /// there is no address either.
     #[must_use]
     pub fn nameless(address: Address) -> Self {
         let hostname = match address.ip() {

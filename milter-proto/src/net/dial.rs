@@ -278,8 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         answered
     }
 
-    /// Writes what was collected, and reads replies up to the verdict, none of which may be longer in
-    /// coming than `silence`.
+    /// Writes what was collected, and reads replies up to the verdict, none of which may be longer
+    /// in coming than `silence`.
     async fn answer(&mut self, silence: Duration) -> Result<Response, DialError> {
         let mut response = Response::default();
         loop {

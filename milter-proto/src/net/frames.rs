@@ -1,7 +1,7 @@
 //! Frames on a stream, with deadlines.
 //!
-//! Reads fill a buffer of 64 KiB, from which frames are cut without copying, and which is given back
-//! while nothing comes: an idle connection holds no buffer. Writes are collected until
+//! Reads fill a buffer of 64 KiB, from which frames are cut without copying, and which is given
+//! back while nothing comes: an idle connection holds no buffer. Writes are collected until
 //! [`Frames::flush`]. A peer that sends a frame byte by byte, or does not take what is
 //! written, is an error once its time is up. After an error the stream is of no more use.
 

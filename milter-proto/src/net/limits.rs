@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::wire::Decoder;
 
-/// Limits of a server. Every one of them is a number that an operator may have to change. Begin with
-/// the default and set what differs.
+/// Limits of a server. Every one of them is a number that an operator may have to change. Begin
+/// with the default and set what differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

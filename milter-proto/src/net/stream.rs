@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::net::address::Address;
@@ -16,7 +16,11 @@ use crate::net::address::Address;
 /// A connected socket. TCP is set to send at once (`TCP_NODELAY`), since writes are collected here,
 /// and to find out about peers that are gone without a word (`SO_KEEPALIVE`, after five minutes).
 #[derive(Debug)]
-pub enum Stream {
+pub struct Stream(Socket);
+
+/// What a stream is.
+#[derive(Debug)]
+enum Socket {
     /// TCP.
     Inet(TcpStream),
     /// A socket in the file system.
@@ -54,20 +58,35 @@ impl Stream {
     /// # Errors
     /// What the system says.
     pub async fn connect(address: &Address) -> io::Result<Self> {
-        Ok(match address {
+        Ok(Self(match address {
             Address::Inet { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 prepare(&stream)?;
-                Self::Inet(stream)
+                Socket::Inet(stream)
             }
-            Address::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
-        })
+            Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        }))
+    }
+
+    /// Waits until it is ready for any of `interest`, without reading or writing.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match &self.0 {
+            Socket::Inet(stream) => stream.ready(interest).await,
+            Socket::Unix(stream) => stream.ready(interest).await,
+        }
     }
 }
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listener {
+pub struct Listener(Listening);
+
+/// What a listener is.
+#[derive(Debug)]
+enum Listening {
     /// TCP.
     Inet(TcpListener),
     /// A socket in the file system.
@@ -80,12 +99,12 @@ impl Listener {
     /// # Errors
     /// What the system says.
     pub async fn bind(address: &Address) -> io::Result<Self> {
-        Ok(match address {
+        Ok(Self(match address {
             Address::Inet { host, port } => {
-                Self::Inet(TcpListener::bind((host.as_str(), *port)).await?)
+                Listening::Inet(TcpListener::bind((host.as_str(), *port)).await?)
             }
-            Address::Unix(path) => Self::Unix(UnixListener::bind(path)?),
-        })
+            Address::Unix(path) => Listening::Unix(UnixListener::bind(path)?),
+        }))
     }
 
     /// A TCP socket that was bound elsewhere.
@@ -94,7 +113,7 @@ impl Listener {
     /// What the system says.
     pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(Self::Inet)
+        TcpListener::from_std(listener).map(|listener| Self(Listening::Inet(listener)))
     }
 
     /// A Unix socket that was bound elsewhere.
@@ -103,7 +122,7 @@ impl Listener {
     /// What the system says.
     pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener).map(Self::Unix)
+        UnixListener::from_std(listener).map(|listener| Self(Listening::Unix(listener)))
     }
 
     /// Where it listens; the port that the system chose, when it was left to it.
@@ -111,15 +130,15 @@ impl Listener {
     /// # Errors
     /// What the system says; a Unix socket without a path is an error.
     pub fn address(&self) -> io::Result<Address> {
-        match self {
-            Self::Inet(listener) => {
+        match &self.0 {
+            Listening::Inet(listener) => {
                 let address = listener.local_addr()?;
                 Ok(Address::Inet {
                     host: address.ip().to_string(),
                     port: address.port(),
                 })
             }
-            Self::Unix(listener) => listener
+            Listening::Unix(listener) => listener
                 .local_addr()?
                 .as_pathname()
                 .map(|path| Address::Unix(path.to_owned()))
@@ -129,17 +148,17 @@ impl Listener {
 
     /// The next connection, if there is one.
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
-        match self {
-            Self::Inet(listener) => listener.poll_accept(cx).map(|accepted| {
+        match &self.0 {
+            Listening::Inet(listener) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, address) = accepted?;
                 prepare(&stream)?;
-                Ok((Stream::Inet(stream), Peer(address.to_string())))
+                Ok((Stream(Socket::Inet(stream)), Peer(address.to_string())))
             }),
-            Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
+            Listening::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, _) = accepted?;
                 // A client's own end has no name: say which socket it came in by.
                 let peer = self.address().map_or_else(|_| "unix".into(), String::from);
-                Ok((Stream::Unix(stream), Peer(peer)))
+                Ok((Stream(Socket::Unix(stream)), Peer(peer)))
             }),
         }
     }
@@ -147,9 +166,9 @@ impl Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Inet(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
+        match &self.0 {
+            Listening::Inet(listener) => listener.as_fd(),
+            Listening::Unix(listener) => listener.as_fd(),
         }
     }
 }
@@ -160,9 +179,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Inet(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().0 {
+            Socket::Inet(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -173,9 +192,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Inet(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().0 {
+            Socket::Inet(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -185,30 +204,30 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Inet(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
+        match &mut self.get_mut().0 {
+            Socket::Inet(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Inet(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
+        match &self.0 {
+            Socket::Inet(stream) => stream.is_write_vectored(),
+            Socket::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Inet(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().0 {
+            Socket::Inet(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Inet(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().0 {
+            Socket::Inet(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -224,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn several_buffers_are_one_write() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let mut near = Stream::Unix(near);
+        let mut near = Stream(Socket::Unix(near));
         assert!(near.is_write_vectored());
         let buffers = [IoSlice::new(b"one "), IoSlice::new(b"write")];
         let written = poll_fn(|cx| Pin::new(&mut near).poll_write_vectored(cx, &buffers));

@@ -294,9 +294,10 @@ impl FilterSide {
         }
     }
 
-    /// Answers the end of the message: edits that were negotiated and checked, then the verdict. Without `Continue` or `Accept` there are no edits. Pieces of a body are put
-    /// together where the first one stands, because Postfix refuses anything between them, and cut
-    /// to the size of a chunk.
+    /// Answers the end of the message: edits that were negotiated and checked, then the verdict.
+    /// Without `Continue` or `Accept` there are no edits. Pieces of a body are put together where
+    /// the first one stands, because Postfix refuses anything between them, and cut to the size of
+    /// a chunk.
     ///
     /// # Errors
     /// When something else is owed, an edit was not negotiated, or it holds what must not be sent.

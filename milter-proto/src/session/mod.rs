@@ -1,10 +1,10 @@
 //! Both sides of the conversation as pure state machines: no socket, no clock, no task.
 //!
 //! ```text
-//!          O          C           H,U         M         R         T, L…           N      B…  E
-//!   Start ───▶ Fresh ───▶ Client ◀──┘ ───▶ Mail ───▶ Rcpt ───▶ Data, Headers ───▶ Body ◀─┘ ───▶ End
-//!                ▲           ▲               │         │             │              │            │
-//!                │ K         └─────── verdict that ends the message, A, H, answer to E ──────────┘
+//!          O          C           H,U         M         R         T, L…         N      B…  E
+//!   Start ───▶ Fresh ───▶ Client ◀──┘ ───▶ Mail ───▶ Rcpt ───▶ Data,Headers ───▶ Body ◀┘ ──▶ End
+//!                ▲           ▲               │         │             │            │          │
+//!                │ K         └─────── verdict that ends the message, A, H, answer to E ──────┘
 //!                └ from anywhere
 //! ```
 //!

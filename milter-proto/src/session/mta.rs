@@ -192,7 +192,8 @@ impl MtaSide {
         self.mute != Mute::No
     }
 
-    /// What was wrong with the last answer and did no harm, to be logged: a discard at CONNECT, say.
+    /// What was wrong with the last answer and did no harm, to be logged: a discard at CONNECT,
+    /// say.
     pub fn take_complaint(&mut self) -> Option<ProtocolError> {
         self.complaint.take()
     }

@@ -6,7 +6,7 @@
 //! | [`FilterScript`] | what a filter negotiates, and what it does when; the rest it does right |
 //! | [`ScriptedFilter`] | obeys it without input or output, and writes down what it was told |
 //! | [`MtaScript`], [`ScriptedMta`] | the other side: what is sent, and what must come back |
-//! | [`Scenario`] | a whole test as text: filters, chain, conversations, claims (a `.milter` file) |
+//! | [`Scenario`] | a whole test as text, a `.milter` file: filters, conversations, claims |
 //! | `FilterServer` | a scripted filter on a socket, its script exchangeable (feature `net`) |
 //! | `converse` | an MTA's script over a stream (feature `net`) |
 //!

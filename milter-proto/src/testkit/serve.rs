@@ -209,10 +209,7 @@ async fn obey(stream: &mut Stream, acts: Vec<Act>) -> io::Result<bool> {
 async fn hang(stream: &Stream) -> io::Result<()> {
     let moment = Duration::from_millis(20);
     loop {
-        let ready = match stream {
-            Stream::Inet(stream) => stream.ready(Interest::READABLE).await?,
-            Stream::Unix(stream) => stream.ready(Interest::READABLE).await?,
-        };
+        let ready = stream.ready(Interest::READABLE).await?;
         if ready.is_read_closed() {
             return Ok(());
         }

@@ -218,8 +218,8 @@ impl Offer {
         }
     }
 
-    /// The macros to be sent for `stage` to the filter that answered so, out of those `known`, in the
-    /// order in which it names them. Where it names none, `default` counts (names separated by
+    /// The macros to be sent for `stage` to the filter that answered so, out of those `known`, in
+    /// the order in which it names them. Where it names none, `default` counts (names separated by
     /// spaces). An empty list counts as none, as for Postfix; Sendmail would send nothing. What is
     /// not known is left out.
     #[must_use]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use milter_proto::net::Address;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-use crate::process::{LIMIT, Mta, Room, greeting, hand_over};
+use crate::process::{LIMIT, Mta, Room, greeting, hand_over, program};
 
 #[test]
 fn serves_and_stops() {
@@ -239,4 +240,29 @@ fn case_085_more_connections_than_are_allowed() {
     });
     assert_eq!(all.len(), 512);
     assert_eq!(answered(&mut all, 512), 512);
+}
+
+#[test]
+fn the_example_of_the_other_side() {
+    let room = Room::new();
+    room.configure("greeting = \"good day\"", "");
+    let _daemon = room.start();
+    let message = room.path("message.eml");
+    fs::write(&message, "Subject: a\r\n\tfold\r\nTo: b\r\n\r\nbody\r\n").unwrap();
+    let mut mta = Command::new(program("mta"));
+    mta.arg(room.address().to_string()).arg(&message);
+    let output = mta
+        .args(["a@client.example", "b@here.example"])
+        .output()
+        .unwrap();
+    let expected = "verdict: Continue\n\
+         Received: from client.example by this example\n\
+         Subject: a\n\tfold\nTo: b\nX-Greeting: good day\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(0));
+    let nobody = Command::new(program("mta"))
+        .args(["unix:/nonexistent/milter.sock", "/dev/null"])
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(2));
 }

@@ -61,7 +61,7 @@ impl Room {
 
     /// The program with these arguments, not yet started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("greeter"));
         command
             .arg("--config")
             .arg(self.path("greeter.toml"))
@@ -214,14 +214,14 @@ fn path(address: &'static [u8]) -> message::Path {
     }
 }
 
-/// The example program. Cargo builds it beside the tests, but not for `--test daemon` alone.
-fn program() -> PathBuf {
+/// An example program. Cargo builds them beside the tests, but not for `--test daemon` alone.
+pub(crate) fn program(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let target = this.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples/greeter");
+    let program = target.join("examples").join(name);
     assert!(
         program.exists(),
-        "{} is missing: cargo build -p milter-proto --features daemon --example greeter",
+        "{} is missing: cargo build -p milter-proto --features daemon --examples",
         program.display()
     );
     program

@@ -1,5 +1,5 @@
-//! Two conversations, and one end of a message, as they were recorded, restated as data: what Postfix 3.7.11 and Sendmail
-//! 8.17.1.9 sent, and what the filter behind them answered.
+//! Two conversations, and one end of a message, as they were recorded, restated as data: what
+//! Postfix 3.7.11 and Sendmail 8.17.1.9 sent, and what the filter behind them answered.
 
 use bytes::{BufMut, BytesMut};
 

@@ -171,8 +171,8 @@ fn sendmail_from_the_other_side() {
     drives_as_recorded(&SENDMAIL);
 }
 
-/// The recorded edits: as our filter side writes them, as our MTA side takes them, and what they make
-/// of the header, which was the same on both MTAs.
+/// The recorded edits: as our filter side writes them, as our MTA side takes them, and what they
+/// make of the header, which was the same on both MTAs.
 #[test]
 fn edits_in_the_order_that_both_mtas_agree_on() {
     let replies: Vec<Reply> = frames(edits())

@@ -1,5 +1,5 @@
-//! The codec's cases of the conformance list, each by its number. Those that are tables stand beside
-//! this file under theirs.
+//! The codec's cases of the conformance list, each by its number. Those that are tables stand
+//! beside this file under theirs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
