@@ -42,6 +42,15 @@ impl Dice {
         self.roll(times) == times - 1
     }
 
+    /// Everything, nothing, or header fields alone: it decides who runs beside whom.
+    fn any_actions(&mut self) -> Actions {
+        match self.roll(3) {
+            0 => Actions::all() - Actions::SET_MACRO_LIST,
+            1 => Actions::ADD_HEADERS,
+            _ => Actions::empty(),
+        }
+    }
+
     fn any_of(&mut self, flags: Steps) -> Steps {
         flags
             .iter()
@@ -53,6 +62,7 @@ impl Dice {
 /// A filter at the other end of a connection.
 struct Actor {
     steps: Steps,
+    actions: Actions,
     /// The connection that it knows of.
     generation: u32,
     /// What it will say, and when.
@@ -89,11 +99,12 @@ impl World {
                 _ => OnFailure::Quarantine,
             })
             .collect();
+        let strict = dice.once_in(3);
         let mut segments: Vec<Vec<Arc<Member>>> = Vec::new();
         for (number, policy) in policies.iter().enumerate() {
             let member = member(number, *policy);
             match segments.last_mut() {
-                Some(last) if dice.once_in(2) => last.push(member),
+                Some(last) if dice.once_in(2) && !strict => last.push(member),
                 _ => segments.push(vec![member]),
             }
         }
@@ -103,7 +114,7 @@ impl World {
                 chain: Arc::new(Chain {
                     name: "test".to_owned(),
                     segments,
-                    strict: false,
+                    strict,
                 }),
             }],
         };
@@ -121,6 +132,7 @@ impl World {
         let actors = (0..count)
             .map(|_| Actor {
                 steps: dice.any_of(flags),
+                actions: dice.any_actions(),
                 generation: 0,
                 says: VecDeque::new(),
                 dies_at: None,
@@ -271,6 +283,7 @@ impl World {
             Command::Negotiate(_) => {
                 let answer = Offer {
                     steps: actor.steps,
+                    actions: actor.actions,
                     ..Offer::full()
                 };
                 actor
@@ -300,7 +313,10 @@ impl World {
         let mut replies = Vec::new();
         if at_end {
             let edit = Edit::add(format!("X-{index}"), actor.message.clone());
-            replies.extend([Reply::Progress, Reply::Edit(edit)]);
+            replies.push(Reply::Progress);
+            if actor.actions.contains(Actions::ADD_HEADERS) {
+                replies.push(Reply::Edit(edit));
+            }
         }
         match self.dice.roll(40) {
             34 => replies.push(Reply::Accept),
