@@ -6,7 +6,7 @@
 //! answered; for content that is when they are done with the message. A filter that failed stands as its `on_failure` says; none ever passes by failing
 //! unless that was asked for.
 
-use milter_proto::verdict::Verdict;
+use milter_proto::verdict::{SmtpReply, Verdict};
 
 use crate::member::OnFailure;
 
@@ -105,6 +105,19 @@ pub(crate) fn decide_on_content(standings: impl IntoIterator<Item = Standing>) -
     }))
 }
 
+/// A refusal in the envelope that the MTA hears of at a later stage only, where it is not asked about
+/// the one that was meant. It keeps the text that it would have had: Sendmail has another one for
+/// content.
+pub(crate) fn held(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Reject => {
+            let text = SmtpReply::new(550, "5.7.1", "Command rejected");
+            text.map_or(Verdict::Reject, Verdict::Reply)
+        }
+        verdict => verdict,
+    }
+}
+
 /// How a failed filter stands. Where the MTA cannot quarantine, the message is refused for now.
 pub(crate) fn failed(policy: OnFailure, can_quarantine: bool) -> Standing {
     match policy {
@@ -118,7 +131,6 @@ pub(crate) fn failed(policy: OnFailure, can_quarantine: bool) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use milter_proto::verdict::SmtpReply;
 
     /// `.` waits, `c` passed, `a` done, `r` and `t` refused.
     fn standings(text: &str) -> impl Iterator<Item = Standing> {

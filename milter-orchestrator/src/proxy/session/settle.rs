@@ -15,7 +15,7 @@ use milter_proto::wire::{Reply, Steps};
 use super::Session;
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
-use crate::proxy::plan::Position;
+use crate::proxy::plan::{self, Position};
 
 impl Session {
     /// Takes everything that was read from a filter at once; `more` when an incomplete reply
@@ -168,6 +168,8 @@ impl Session {
                 part.refused_rcpt = Some((number, verdict));
             }
             (verdict, None) => {
+                let held = asked.at < Position::Header(0) && in_question != Some(asked.at);
+                let verdict = if held { plan::held(verdict) } else { verdict };
                 part.edits.clear();
                 part.state = State::Refused(verdict);
             }

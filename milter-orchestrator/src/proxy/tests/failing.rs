@@ -6,7 +6,7 @@ use bytes::Bytes;
 use milter_proto::edit::Edit;
 use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
-use super::harness::{Act, Filter, Stage, connect, helo, mail, rcpt};
+use super::harness::{Act, Filter, Stage, connect, helo, mail, rcpt, text};
 use crate::member::{OnFailure, Readiness};
 
 /// Letters of everything that a filter is told in a session.
@@ -295,10 +295,11 @@ async fn one_that_is_known_to_be_down_is_not_called() {
 async fn a_filter_that_refuses_on_the_second_try_is_believed() {
     let table = [
         ('C', Reply::Reject, Reply::Reject),
-        ('M', Reply::Reject, Reply::Reject),
+        // The MTA asks about the body, where Sendmail has another text for it.
+        ('M', Reply::Reject, text(550, "5.7.1", "Command rejected")),
         // One recipient was taken already: that cannot be taken back, so the policy speaks.
         ('R', Reply::Reject, Reply::TempFail),
-        ('T', Reply::Reject, Reply::Reject),
+        ('T', Reply::Reject, text(550, "5.7.1", "Command rejected")),
     ];
     for (letter, says, expected) in table {
         let filter =
