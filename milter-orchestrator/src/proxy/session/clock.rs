@@ -54,21 +54,29 @@ impl Session {
     }
 
     /// Whoever could have kept the MTA waiting has failed by now; should there be a question open
-    /// all the same, nobody else will answer it.
+    /// all the same, nobody else will answer it in time. In the content that is no harm: filters
+    /// whose turn has only come because others failed are asked again at the end of the message.
     fn answer_overdue(&mut self) -> Result<(), ProtocolError> {
-        match self.pending {
-            Some(Pending {
-                at: Some(at),
-                until,
-                ..
-            }) if until <= self.now => {
-                self.refuse_for_now("no answer in time");
-                self.answer(at, Verdict::TempFail)?;
-                self.drop_decided();
-                self.advance()
-            }
-            _ => Ok(()),
+        let Some(Pending {
+            at: Some(at),
+            until,
+            ..
+        }) = self.pending
+        else {
+            return Ok(());
+        };
+        if until > self.now {
+            return Ok(());
         }
+        let content = Position::Header(0)..Position::EndOfMessage;
+        if content.contains(&at) {
+            self.answer(at, Verdict::Continue)?;
+        } else {
+            self.refuse_for_now("no answer in time");
+            self.answer(at, Verdict::TempFail)?;
+            self.drop_decided();
+        }
+        self.advance()
     }
 
     fn tick_child(&mut self, index: usize) {
@@ -98,7 +106,12 @@ impl Session {
                         || child.asked.is_some()
                 }
                 Some(Position::EndOfMessage) => child.is_active(),
-                Some(_) => child.is_active() && !child.reached(pending.target),
+                // Who has not been told because its segment is not yet due keeps nobody waiting.
+                Some(_) => {
+                    child.is_active()
+                        && !child.reached(pending.target)
+                        && self.has_turn(index, pending.target)
+                }
             };
             if late && !child.member.shadow {
                 self.fail(index, &ChildError::OutOfTime);

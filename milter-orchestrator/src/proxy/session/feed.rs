@@ -66,6 +66,8 @@ impl Session {
             .flat_map(Segment::members)
             .map(|index| &self.children[index])
             .filter(|child| child.is_active() && !child.member.shadow)
+            // Told of the client anew and refusing it, a filter reads no further.
+            .filter(|child| child.refusal.is_none())
             .filter_map(|child| child.part.as_ref())
             .map(|part| match part.position {
                 Position::Body(offset) => length - offset,

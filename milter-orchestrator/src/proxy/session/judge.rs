@@ -202,7 +202,7 @@ impl Session {
 
     /// Whether a filter is asked at all: the envelope concerns everybody, content the segment whose
     /// turn it is.
-    fn has_turn(&self, index: usize, target: Position) -> bool {
+    pub(super) fn has_turn(&self, index: usize, target: Position) -> bool {
         if target <= Position::Header(0) {
             return true;
         }

@@ -150,11 +150,17 @@ impl Session {
             _ => None,
         };
         let in_question = self.pending.and_then(|pending| pending.at);
+        // What is told ahead of an event, because the MTA left it out, has an answer of its own.
+        let is_ahead = match verdict {
+            Verdict::Continue => child.then.is_some(),
+            _ => child.then.take().is_some(),
+        };
+        let at_end = asked.at == Position::EndOfMessage && !is_ahead;
         let Some(part) = &mut child.part else {
             return Ok(());
         };
         match (verdict, of_recipient) {
-            (Verdict::Continue | Verdict::Accept, _) if asked.at == Position::EndOfMessage => {
+            (Verdict::Continue | Verdict::Accept, _) if at_end => {
                 let body = part.body.take().map(Replacement::finish).transpose();
                 part.new_body = body.map_err(ChildError::Body)?;
                 part.state = State::Finished;

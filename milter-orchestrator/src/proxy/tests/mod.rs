@@ -8,3 +8,4 @@ mod pool;
 mod random;
 mod schedule;
 mod verdicts;
+mod whole;
