@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod dkim;
+mod equivalence;
 mod filters;
 mod miltertest;
 mod opendkim;

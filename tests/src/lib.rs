@@ -6,6 +6,7 @@
 
 pub mod clamd;
 pub mod dns;
+pub mod equivalence;
 pub mod mta;
 pub mod opendkim;
 pub mod process;

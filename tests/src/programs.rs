@@ -39,9 +39,15 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 /// Builds all daemons; the folder of their binaries.
 fn build() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // target/<profile>/deps/<test>
-    let directory = test.parent().and_then(Path::parent);
-    let directory = directory.context("the test is in no target folder")?;
+    // target/<profile>/deps/<test>, or target/<profile>/<program of this package>
+    let folder = test.parent();
+    let folder = folder.map(|folder| {
+        folder
+            .parent()
+            .filter(|_| folder.ends_with("deps"))
+            .unwrap_or(folder)
+    });
+    let directory = folder.context("the test is in no target folder")?;
     let name = directory.file_name().and_then(|name| name.to_str());
     let profile = match name {
         Some("debug") | None => "dev",

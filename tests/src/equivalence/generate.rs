@@ -1,0 +1,381 @@
+//! Random scenarios: what filters negotiate, say and change, and what a client says to the server.
+//!
+//! The same seed gives the same scenario. Nothing is generated in which the orchestrator deviates
+//! on purpose (ARCHITECTURE.md, "Deviations from the chain"); [`without_deviations`] is the one
+//! place where that is seen to. A filter here breaks no protocol: it asks for what it uses, and
+//! answers just where it owes an answer.
+
+use bytes::Bytes;
+use milter_proto::edit::Edit;
+use milter_proto::testkit::{Act, At, Chain, Cue, FilterScript, Scenario};
+use milter_proto::verdict::SmtpReply;
+use milter_proto::wire::{Actions, MacroStage, Offer, Reply, Steps, VERSION};
+
+use super::dialogue;
+use super::dice::Dice;
+
+/// Names that messages and filters both use, some of them often.
+pub(super) const NAMES: &[&str] = &[
+    "X-A",
+    "x-a",
+    "X-A",
+    "X-B",
+    "X-b",
+    "Subject",
+    "Received",
+    "received",
+    "X-Other",
+    "From",
+    "To",
+    "Message-Id",
+    "Date",
+    "DKIM-Signature",
+    "Reply-To",
+];
+
+/// Positions that are easily got wrong.
+const INDEXES: &[u32] = &[
+    0,
+    0,
+    1,
+    1,
+    1,
+    2,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    9,
+    10,
+    12,
+    100,
+    0x7fff_ffff,
+];
+
+const VALUES: &[&str] = &[
+    "v1",
+    "v2",
+    "",
+    " two spaces",
+    "\ttab",
+    "a\n\tfolded",
+    "a\n b\n  c",
+    "caf\u{e9}",
+    "=?utf-8?q?x?=",
+    "100% sure",
+    "colon: inside",
+    "trailing ",
+];
+
+const REPLIES: &[&str] = &[
+    "550 5.7.1 no",
+    "554 5.7.1 <a@b>: no; see http://x.test/",
+    "451 4.7.1 later",
+    "450 4.2.0 not now",
+    "550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third",
+    "450-4.7.1 a\r\n450 4.7.1 b",
+    "550 5.7.1 100%% sure",
+    "550 no enhanced code",
+    "452 neither here",
+    "421 4.3.2 closing",
+    "421 closing",
+];
+
+/// Where a filter can give a verdict before the end, with the step that keeps it silent there.
+const STAGES: &[At] = &[
+    At::Connect,
+    At::Helo,
+    At::Mail,
+    At::Rcpt,
+    At::Rcpt,
+    At::Data,
+    At::Header,
+    At::EndOfHeaders,
+    At::Body,
+    At::Unknown,
+];
+
+/// The scenario of that seed.
+#[must_use]
+pub fn scenario(seed: u64) -> Scenario {
+    let mut dice = Dice::new(seed);
+    let count = 2 + dice.roll(3);
+    let filters: Vec<FilterScript> = (0..count).map(|number| filter(&mut dice, number)).collect();
+    let names: Vec<String> = filters.iter().map(|filter| filter.name.clone()).collect();
+    let mut scenario = Scenario {
+        filters,
+        chain: Chain::of(names.iter().map(String::as_str)),
+        smtp: dialogue::dialogues(&mut dice),
+        ..Scenario::default()
+    };
+    scenario.chain.strict = dice.once_in(2);
+    if !scenario.chain.strict {
+        without_deviations(&mut scenario);
+    }
+    scenario
+}
+
+/// Takes out what is different behind the orchestrator on purpose.
+///
+/// * Filters that may not change the message hear of MAIL and of content side by side, so a later
+///   one can hear of a message that an earlier one refuses. It cannot tell what the number of the
+///   message would be for it in the server's own list: a script must not depend on it.
+/// * After a filter's quarantine Postfix asks no later filter; the orchestrator does, since what
+///   a later one finds must not depend on what an earlier one suspects.
+pub fn without_deviations(scenario: &mut Scenario) {
+    let mut miscounts = false;
+    for filter in &mut scenario.filters {
+        if miscounts {
+            for cue in &mut filter.cues {
+                cue.message = None;
+            }
+        }
+        miscounts |= filter.cues.iter().any(refuses);
+    }
+    let last = scenario.filters.len().saturating_sub(1);
+    for filter in &mut scenario.filters[..last] {
+        for cue in &mut filter.cues {
+            cue.acts
+                .retain(|act| !matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. }))));
+        }
+    }
+}
+
+/// Whether it may end a message that a later filter has been told of.
+fn refuses(cue: &Cue) -> bool {
+    let of_message = !matches!(
+        cue.at,
+        At::Rcpt | At::EndOfMessage | At::Unknown | At::Connect | At::Helo
+    );
+    let passes = |act: &Act| {
+        matches!(
+            act,
+            Act::Say(Reply::Continue | Reply::Accept | Reply::Skip | Reply::Progress)
+        )
+    };
+    of_message && !cue.acts.iter().all(passes)
+}
+
+fn filter(dice: &mut Dice, number: usize) -> FilterScript {
+    let mut filter = FilterScript::new(format!("f{}", number + 1));
+    filter.offer = offer(dice);
+    let messages = 1 + dice.roll(2);
+    for message in 1..=messages {
+        let message = (messages > 1).then(|| u32::try_from(message).unwrap_or(1));
+        if !dice.once_in(4) {
+            let mut acts = edits(dice, filter.offer.actions);
+            acts.push(Act::Say(last_word(dice)));
+            let mut cue = Cue::new(At::EndOfMessage, acts);
+            cue.message = message;
+            filter.cues.push(cue);
+        }
+    }
+    if dice.once_in(3) {
+        filter.cues.extend(verdict(dice, &filter));
+    }
+    filter
+}
+
+fn offer(dice: &mut Dice) -> Offer {
+    let all = Actions::all() - Actions::SET_MACRO_LIST;
+    let mut actions = match dice.roll(4) {
+        0 => Actions::empty(),
+        1 => all,
+        _ => any_of(dice, all.iter(), 2).fold(Actions::empty(), |all, one| all | one),
+    };
+    let often = if dice.once_in(2) { 8 } else { 3 };
+    let steps = if dice.once_in(4) {
+        Steps::empty()
+    } else {
+        any_of(dice, Steps::NEGOTIABLE.iter(), often).fold(Steps::empty(), |all, one| all | one)
+    };
+    let version = if dice.once_in(5) {
+        *dice.pick(&[2, 3, 4, 5])
+    } else {
+        VERSION
+    };
+    let macros = if dice.once_in(4) {
+        actions |= Actions::SET_MACRO_LIST;
+        macros(dice)
+    } else {
+        Vec::new()
+    };
+    Offer {
+        version,
+        actions,
+        steps,
+        macros,
+    }
+}
+
+fn any_of<T>(
+    dice: &mut Dice,
+    from: impl Iterator<Item = T>,
+    once_in: usize,
+) -> impl Iterator<Item = T> {
+    let chosen: Vec<T> = from.filter(|_| dice.once_in(once_in)).collect();
+    chosen.into_iter()
+}
+
+fn macros(dice: &mut Dice) -> Vec<(MacroStage, Bytes)> {
+    const LISTS: [&str; 5] = [
+        "i",
+        "i {auth_type} {mail_addr} {rcpt_addr}",
+        "j {daemon_name} v {client_addr}",
+        "{client_name}, {mail_host}",
+        "",
+    ];
+    let stages = any_of(dice, MacroStage::ALL.into_iter(), 3).collect::<Vec<_>>();
+    let list = |stage| (stage, Bytes::from_static(dice.pick(&LISTS).as_bytes()));
+    stages.into_iter().map(list).collect()
+}
+
+/// What it says before the end, at a stage where an answer is owed.
+fn verdict(dice: &mut Dice, filter: &FilterScript) -> Option<Cue> {
+    let at = *dice.pick(STAGES);
+    if !at.owes(filter.offer.steps) {
+        return None;
+    }
+    let skips = at == At::Body && filter.offer.steps.contains(Steps::SKIP);
+    let reply = match dice.roll(8) {
+        // Postfix keeps an acceptance that comes between messages for the next one.
+        0 | 1 if at != At::Unknown => Reply::Accept,
+        2 => Reply::Reject,
+        3 => Reply::TempFail,
+        // The server has no use for it before there is a message.
+        4 if !matches!(at, At::Connect | At::Helo | At::Unknown) => Reply::Discard,
+        5 if skips => Reply::Skip,
+        _ => reply(dice),
+    };
+    let mut cue = Cue::new(at, [Act::Say(reply)]);
+    if matches!(at, At::Rcpt | At::Header) && dice.once_in(2) {
+        cue = cue.nth(1 + u32::try_from(dice.roll(3)).unwrap_or_default());
+    }
+    if dice.once_in(3) && !matches!(at, At::Connect | At::Helo | At::Unknown) {
+        cue = cue.message(1 + u32::try_from(dice.roll(2)).unwrap_or_default());
+    }
+    Some(cue)
+}
+
+fn last_word(dice: &mut Dice) -> Reply {
+    match dice.roll(16) {
+        0 => Reply::Accept,
+        1 => Reply::Reject,
+        2 => Reply::TempFail,
+        3 => Reply::Discard,
+        4 => reply(dice),
+        _ => Reply::Continue,
+    }
+}
+
+fn reply(dice: &mut Dice) -> Reply {
+    let text = dice.pick(REPLIES).as_bytes();
+    SmtpReply::parse(text).map_or(Reply::TempFail, Reply::SmtpReply)
+}
+
+/// Changes that these actions allow. Pieces of a body come one after the other.
+fn edits(dice: &mut Dice, actions: Actions) -> Vec<Act> {
+    let mut edits = Vec::new();
+    let count = if dice.once_in(3) { 12 } else { 4 };
+    for _ in 0..dice.roll(count) {
+        let edit = if dice.once_in(4) {
+            envelope_edit(dice)
+        } else {
+            header_edit(dice)
+        };
+        edits.push(edit);
+        if dice.once_in(8) {
+            // The whole of something at once, as a filter that cleans up does it.
+            let name = *dice.pick(NAMES);
+            let descending = (1..=3).rev().map(|index| Edit::delete(index, name));
+            edits.extend(descending);
+        }
+    }
+    edits.retain(|edit| actions.contains(edit.action()));
+    if dice.once_in(4) && actions.contains(Actions::CHANGE_BODY) {
+        let place = dice.roll(edits.len() + 1);
+        let pieces = body(dice).into_iter().map(Edit::ReplaceBody);
+        edits.splice(place..place, pieces);
+    }
+    let edits = edits.into_iter().map(Reply::Edit).map(Act::Say);
+    edits.collect()
+}
+
+fn header_edit(dice: &mut Dice) -> Edit {
+    let name = *dice.pick(NAMES);
+    let value = Bytes::from_static(dice.pick(VALUES).as_bytes());
+    let index = *dice.pick(INDEXES);
+    match dice.roll(5) {
+        0 => Edit::add(name, value),
+        1 | 2 => Edit::insert(index, name, value),
+        3 => Edit::change(index, name, value),
+        _ => Edit::delete(index, name),
+    }
+}
+
+fn envelope_edit(dice: &mut Dice) -> Edit {
+    let address = |dice: &mut Dice| {
+        let forms = [
+            "<r1@equal.test>",
+            "r2@equal.test",
+            "<new@equal.test>",
+            "<r1@EQUAL.test>",
+        ];
+        Bytes::from_static(dice.pick(&forms).as_bytes())
+    };
+    let none = Bytes::new();
+    match dice.roll(6) {
+        0 => Edit::AddRecipient {
+            address: address(dice),
+            args: none,
+        },
+        1 => Edit::AddRecipient {
+            address: address(dice),
+            args: Bytes::from_static(
+                dice.pick(&[
+                    "NOTIFY=NEVER",
+                    "NOTIFY=SUCCESS ORCPT=rfc822;o@x.test",
+                    "X=1",
+                ])
+                .as_bytes(),
+            ),
+        },
+        2 => Edit::DeleteRecipient {
+            address: address(dice),
+        },
+        3 => Edit::ChangeSender {
+            address: Bytes::from_static(
+                dice.pick(&["<new@from.test>", "new2@from.test", "<>"])
+                    .as_bytes(),
+            ),
+            args: Bytes::from_static(dice.pick(&["", "", "RET=HDRS ENVID=e1"]).as_bytes()),
+        },
+        4 => Edit::Quarantine {
+            reason: Bytes::from_static(b"suspicious"),
+        },
+        _ => header_edit(dice),
+    }
+}
+
+fn body(dice: &mut Dice) -> Vec<Bytes> {
+    let pieces: &[&[u8]] = match dice.roll(8) {
+        0 => &[b""],
+        1 => &[b"new body\r\n"],
+        2 => &[b"no final line end"],
+        3 => &[b"bare\nlf\n.\n..\r\n"],
+        4 => &[b"cut\r", b"\nin", b" pieces\r\n"],
+        5 => &[b"bare\rcr\r\r\nx\r"],
+        6 => &[b"\0nul\xff\r\n\r\n"],
+        _ => {
+            let line = b"0123456789 a line of a long body, to be cut at any place\r\n";
+            let long = line.repeat(1200 + dice.roll(1500));
+            return long.chunks(65535).map(Bytes::copy_from_slice).collect();
+        }
+    };
+    pieces
+        .iter()
+        .map(|piece| Bytes::from_static(piece))
+        .collect()
+}

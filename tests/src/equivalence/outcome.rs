@@ -1,0 +1,300 @@
+//! What came of a scenario on one of the two ways, without what differs by nature: queue ids, dates,
+//! the time in Received, the bookkeeping of the queue.
+//!
+//! Two outcomes are compared part by part; the first difference is said in words.
+
+use std::fmt::{self, Display, Formatter};
+
+use milter_proto::testkit::{Act, At, FilterScript, Scenario, Told};
+use milter_proto::wire::{Command, Reply};
+
+use super::client::Spoken;
+use super::mta::Fate;
+use super::sink::Delivery;
+
+/// Everything that can be seen from outside, and what the filters were told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// The talk on each connection, one after the other.
+    pub dialogues: Vec<Vec<Spoken>>,
+    /// What became of each message that the server took, in order.
+    pub messages: Vec<Taken>,
+    /// What each filter of the chain was told.
+    pub told: Vec<Vec<Told>>,
+}
+
+/// A message that the server took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Where it ended.
+    pub fate: Fate,
+    /// As the sink was given it.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// Two outcomes that should be equal.
+#[derive(Debug)]
+pub struct Difference {
+    /// What differs.
+    pub what: String,
+    /// With the filters listed in the server's configuration.
+    pub direct: Outcome,
+    /// With the filters behind the orchestrator.
+    pub proxied: Outcome,
+}
+
+impl Display for Difference {
+    /// What is equal once, what differs under each other: `-` without the orchestrator, `+` with it.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} differs (- direct, + behind the orchestrator):",
+            self.what
+        )?;
+        let (direct, proxied) = (self.direct.lines(), self.proxied.lines());
+        let length = direct.len().max(proxied.len());
+        for number in 0..length {
+            let (one, other) = (direct.get(number), proxied.get(number));
+            if one == other {
+                writeln!(f, "  {}", one.map_or("", String::as_str))?;
+                continue;
+            }
+            for (mark, line) in [("-", one), ("+", other)] {
+                if let Some(line) = line {
+                    writeln!(f, "{mark} {line}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a filter was told of one message that it saw to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Seen {
+    envelope: Vec<Command>,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    body: Vec<u8>,
+    macros: Vec<(u8, Vec<u8>, Vec<u8>)>,
+}
+
+impl Outcome {
+    /// Puts stable words in place of the queue ids and the times.
+    pub(super) fn normalise(&mut self, ids: &[String]) {
+        for spoken in self.dialogues.iter_mut().flatten() {
+            if let Some(reply) = &mut spoken.reply {
+                let plain = plain(reply.as_bytes(), ids);
+                *reply = String::from_utf8_lossy(&plain).into_owned();
+            }
+        }
+        for message in &mut self.messages {
+            for delivery in &mut message.deliveries {
+                delivery.message = plain(&delivery.message, ids);
+                delivery.from = without_size(&delivery.from);
+            }
+            // Recipients of one message may go out together or one by one.
+            message
+                .deliveries
+                .sort_by(|one, other| one.to.cmp(&other.to));
+            match &mut message.fate {
+                Fate::Gone => {}
+                Fate::Held(shown) | Fate::Deferred(shown) => {
+                    *shown = without_bookkeeping(&plain(shown, ids));
+                }
+            }
+        }
+    }
+
+    /// As text, a line for each thing that can differ.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (number, dialogue) in self.dialogues.iter().enumerate() {
+            lines.push(format!("-- connection {}", number + 1));
+            for spoken in dialogue {
+                lines.push(format!("C: {}", spoken.said.escape_ascii()));
+                let reply = spoken.reply.as_deref().unwrap_or("(closed)");
+                lines.extend(reply.lines().map(|line| format!("S: {line}")));
+            }
+        }
+        for (number, taken) in self.messages.iter().enumerate() {
+            let (word, shown) = match &taken.fate {
+                Fate::Gone => ("gone from the queue", &b""[..]),
+                Fate::Held(shown) => ("held", &shown[..]),
+                Fate::Deferred(shown) => ("deferred", &shown[..]),
+            };
+            lines.push(format!("-- message {}: {word}", number + 1));
+            lines.extend(escaped(shown));
+            for delivery in &taken.deliveries {
+                lines.push(format!("from {} to {:?}", delivery.from, delivery.to));
+                lines.extend(escaped(&delivery.message));
+            }
+        }
+        lines
+    }
+
+    /// What differs; `None` when nothing does. `self` is the outcome without the orchestrator.
+    #[must_use]
+    pub fn difference(
+        &self,
+        proxied: &Self,
+        scenario: &Scenario,
+        ids: [&[String]; 2],
+    ) -> Option<String> {
+        if self.dialogues != proxied.dialogues {
+            return Some("the SMTP dialogue".to_owned());
+        }
+        if self.messages != proxied.messages {
+            return Some("what became of a message".to_owned());
+        }
+        let filters = scenario.filters.iter().enumerate();
+        filters.into_iter().find_map(|(number, script)| {
+            let direct = seen(self.told.get(number)?, script, ids[0]);
+            let proxied = seen(proxied.told.get(number)?, script, ids[1]);
+            told_differently(&direct, &proxied)
+                .map(|what| format!("what {} was told: {what}", script.name))
+        })
+    }
+}
+
+fn escaped(text: &[u8]) -> impl Iterator<Item = String> {
+    /// A longer line says nothing more.
+    const LINE_MAX: usize = 200;
+    text.split(|byte| *byte == b'\n').map(|line| {
+        let shown = line.get(..LINE_MAX).unwrap_or(line);
+        shown.escape_ascii().to_string()
+    })
+}
+
+/// Everything that a filter saw to the end directly, it must have seen in the same way and order
+/// behind the orchestrator. It may have seen more there: filters that may not change the message
+/// see it side by side, and one that would not have been asked, since an earlier one refuses the
+/// message, has seen it all the same.
+fn told_differently(direct: &[Seen], proxied: &[Seen]) -> Option<String> {
+    let mut rest = proxied.iter();
+    for (number, seen) in direct.iter().enumerate() {
+        if !rest.any(|other| seen.agrees_with(other)) {
+            let other = proxied.get(number);
+            return Some(format!("message {}: {seen:?}\nbut {other:?}", number + 1));
+        }
+    }
+    None
+}
+
+impl Seen {
+    fn agrees_with(&self, proxied: &Self) -> bool {
+        self.envelope == proxied.envelope
+            && self.headers == proxied.headers
+            && self.body == proxied.body
+            // More macros than asked for do no harm.
+            && self.macros.iter().all(|one| proxied.macros.contains(one))
+    }
+}
+
+fn seen(told: &[Told], script: &FilterScript, ids: &[String]) -> Vec<Seen> {
+    let mut all = Vec::new();
+    let mut seen = Seen::default();
+    let mut of = (0, 0);
+    for one in told {
+        let Ok(command) = &one.command else { continue };
+        if of != (one.connection, one.message) {
+            of = (one.connection, one.message);
+            seen = Seen::default();
+        }
+        match command {
+            Command::Mail(_) | Command::Rcpt(_) => seen.envelope.push(command.clone()),
+            Command::Header(header) => {
+                let value = plain(&header.value, ids);
+                seen.headers.push((header.name.to_vec(), value));
+            }
+            Command::Body(chunk) => seen.body.extend_from_slice(chunk),
+            Command::EndOfMessage(_) => {
+                if skips_body(script) {
+                    // How much came before the skip depends on how it was cut.
+                    seen.body.clear();
+                }
+                all.push(std::mem::take(&mut seen));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+fn skips_body(script: &FilterScript) -> bool {
+    let skips = |act: &Act| *act == Act::Say(Reply::Skip);
+    let mut cues = script.cues.iter().filter(|cue| cue.at == At::Body);
+    cues.any(|cue| cue.acts.iter().any(skips))
+}
+
+/// Stable words in place of queue ids and of times as Postfix and Sendmail write them.
+fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(byte) = rest.first() {
+        if let Some(number) = ids.iter().position(|id| rest.starts_with(id.as_bytes())) {
+            out.extend_from_slice(format!("[message {}]", number + 1).as_bytes());
+            rest = &rest[ids[number].len()..];
+        } else if let Some(length) = stamp_length(rest) {
+            out.extend_from_slice(b"[stamp]");
+            rest = &rest[length..];
+        } else if let Some(length) = date_length(rest) {
+            out.extend_from_slice(b"[date]");
+            rest = &rest[length..];
+        } else {
+            out.push(*byte);
+            rest = &rest[1..];
+        }
+    }
+    out
+}
+
+/// Length of what a server writes into a Message-Id at the beginning: the time, a dot, the queue id.
+fn stamp_length(bytes: &[u8]) -> Option<usize> {
+    let (time, rest) = bytes.split_at_checked(14)?;
+    let id = rest.strip_prefix(b".")?;
+    let length = id.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
+    let is_stamp = time.iter().all(u8::is_ascii_digit) && id.get(length) == Some(&b'@');
+    is_stamp.then_some(15 + length)
+}
+
+/// Length of a date at the beginning, such as `Sun, 22 Nov 2026 19:22:42 +0000 (UTC)`.
+fn date_length(bytes: &[u8]) -> Option<usize> {
+    let text = bytes.get(..40.min(bytes.len()))?;
+    let end = text.windows(5).position(|word| word == b"(UTC)")? + 5;
+    let date = std::str::from_utf8(&text[..end]).ok()?;
+    let words: Vec<&str> = date.split_ascii_whitespace().collect();
+    let [weekday, day, month, year, time, _zone, _] = words[..] else {
+        return None;
+    };
+    let is_date = weekday.len() == 4
+        && weekday.ends_with(',')
+        && day.parse::<u8>().is_ok()
+        && month.len() == 3
+        && year.len() == 4
+        && time.len() == 8;
+    is_date.then_some(end)
+}
+
+/// The size that the server adds depends on the length of the queue id.
+fn without_size(from: &str) -> String {
+    let words = from.split(' ').filter(|word| !word.starts_with("SIZE="));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Without sizes, times and places of records in the queue file.
+fn without_bookkeeping(shown: &[u8]) -> Vec<u8> {
+    const PASSED_OVER: [&[u8]; 9] = [
+        b"named_attribute: server_port=",
+        b"message_size:",
+        b"message_arrival_time:",
+        b"create_time:",
+        b"pointer_record:",
+        b"named_attribute: create_time=",
+        b"named_attribute: log_client_port=",
+        b"named_attribute: client_port=",
+        b"*** ",
+    ];
+    let lines = shown.split_inclusive(|byte| *byte == b'\n');
+    let kept = lines.filter(|line| !PASSED_OVER.iter().any(|start| line.starts_with(start)));
+    kept.flatten().copied().collect()
+}
