@@ -5,8 +5,10 @@
 //! peer lives in a folder and on sockets of its own.
 
 pub mod clamd;
+pub mod compiled;
 pub mod dns;
 pub mod equivalence;
+pub mod foreign;
 pub mod mta;
 pub mod opendkim;
 pub mod process;

@@ -144,6 +144,16 @@ impl Postfix {
     }
 }
 
+impl Postfix {
+    /// All of its log so far.
+    #[must_use]
+    pub fn whole_log(&self) -> String {
+        let read = |name| fs::read(self.folder.path().join(name)).unwrap_or_default();
+        let text = [read("output"), read("maillog")].concat();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
 impl Mta for Postfix {
     fn name(&self) -> &'static str {
         "postfix"
@@ -179,9 +189,7 @@ impl Mta for Postfix {
     }
 
     fn log(&self) -> String {
-        let read = |name| fs::read(self.folder.path().join(name)).unwrap_or_default();
-        let text = [read("output"), read("maillog")].concat();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.whole_log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
@@ -250,7 +258,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("alias_database", ""),
     ("local_recipient_maps", ""),
     ("mynetworks", "127.0.0.0/8"),
-    ("smtpd_relay_restrictions", "permit_mynetworks, reject"),
+    // Clients that pose as strangers (XCLIENT) may write to these.
+    ("relay_domains", "example.net, example.org"),
+    (
+        "smtpd_relay_restrictions",
+        "permit_mynetworks, reject_unauth_destination",
+    ),
     ("smtpd_authorized_xclient_hosts", "127.0.0.0/8"),
     ("disable_dns_lookups", "yes"),
     ("message_size_limit", "67108864"),
