@@ -199,7 +199,9 @@ impl Session {
         let waits = self
             .pending
             .is_some_and(|pending| pending.at == Some(Position::Unknown));
-        waits && self.children[index].stage() <= self.side.stage()
+        let agreed = self.mta.agreed.as_ref();
+        let unanswered = agreed.is_some_and(|agreed| agreed.steps.contains(Steps::NR_UNKNOWN));
+        (waits || unanswered) && self.children[index].stage() <= self.side.stage()
     }
 
     /// The next event of the message for a filter at `position`.
