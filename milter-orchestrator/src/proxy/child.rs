@@ -249,6 +249,8 @@ pub(crate) struct Child {
     pub(crate) link: Link,
     /// Counts connections, so that the caller sees that one is to be replaced.
     pub(crate) generation: u32,
+    /// For a shadow: the queue id of the message that it is still busy with, though that is decided.
+    pub(crate) behind: Option<String>,
     /// A connection that was kept from another client would do.
     pub(crate) may_resume: bool,
     /// The connection was kept, and has not shown yet that it works.
@@ -286,6 +288,7 @@ impl Child {
             member,
             link: Link::Idle,
             generation: 0,
+            behind: None,
             may_resume: false,
             unproven: false,
             kept: None,
@@ -323,6 +326,7 @@ impl Child {
         self.must_abort = false;
         self.unproven = false;
         self.kept = None;
+        self.behind = None;
     }
 
     /// Says good-bye, where there is somebody to say it to.

@@ -23,7 +23,8 @@ pub struct Limits {
     /// How long an answer is waited for that nobody needs any more, before the connection to the
     /// filter is given up.
     pub drain: Duration,
-    /// How long the end of the message waits for filters that only watch.
+    /// How long the end of the message waits until filters that only watch have been told of all of
+    /// it; not for their answers.
     pub shadow: Duration,
     /// How long an MTA may say nothing: it keeps a connection while its client thinks.
     pub idle: Duration,

@@ -12,6 +12,7 @@ use milter_proto::verdict::Verdict;
 
 use super::child::{self, State};
 use super::message::{Decided, Message};
+use super::plan::Position;
 use crate::member::Member;
 
 /// Bytes of a foreign text that are logged at most.
@@ -81,6 +82,10 @@ fn words(parts: &[Part<'_>]) -> String {
         let separator = if line.is_empty() { "" } else { " " };
         let shadow = if member.shadow { "(shadow)" } else { "" };
         let word = match &part.state {
+            // Its word is logged when it comes.
+            State::Active if member.shadow && part.position == Position::Finished => {
+                "pending".to_owned()
+            }
             State::Active => "unfinished".to_owned(),
             State::Done => "accept".to_owned(),
             State::Finished => "continue".to_owned(),

@@ -150,6 +150,7 @@ impl Session {
     /// come, if they come soon.
     fn end_parts(&mut self) {
         let drain = self.now + self.shared.limits.drain;
+        let queue_id = report::queue_id(self.side.facts());
         for index in Arc::clone(&self.order).iter().copied() {
             let child = &mut self.children[index];
             if child.part.take().is_none() {
@@ -163,6 +164,8 @@ impl Session {
                 asked.leftover = true;
                 if !child.member.shadow {
                     asked.until = asked.until.min(drain);
+                } else if asked.at == Position::EndOfMessage {
+                    child.behind = Some(queue_id.clone());
                 }
             }
         }

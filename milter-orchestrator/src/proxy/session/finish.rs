@@ -66,13 +66,23 @@ impl Session {
         }
     }
 
-    /// Whether filters that only watch have some time left.
+    /// Whether filters that only watch are still being told of the message, and have some time left
+    /// for it. What they make of it nobody waits for, nor for one that is busy with an earlier
+    /// message.
     fn waits_for_shadows(&self, segment: &Segment, pending: Pending) -> bool {
-        self.now < pending.since + self.shared.limits.shadow
-            && segment.members().any(|index| {
-                let child = &self.children[index];
-                child.member.shadow && child.is_active() && child.refusal.is_none()
-            })
+        let is_told = |index: usize| {
+            let child = &self.children[index];
+            let late = child.asked.is_some_and(|asked| asked.leftover);
+            child.member.shadow
+                && child.is_active()
+                && child.refusal.is_none()
+                && !late
+                && child
+                    .part
+                    .as_ref()
+                    .is_some_and(|part| part.position < Position::Finished)
+        };
+        self.now < pending.since + self.shared.limits.shadow && segment.members().any(is_told)
     }
 
     /// Whether the rest of a strict chain does not see the message: Postfix asks no other filter

@@ -16,6 +16,7 @@ use super::Session;
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
 use crate::proxy::plan::{self, Position};
+use crate::proxy::report;
 
 impl Session {
     /// Takes everything that was read from a filter at once; `more` when an incomplete reply
@@ -121,6 +122,11 @@ impl Session {
 
     /// A filter has given its word.
     fn settle(&mut self, index: usize, verdict: Verdict) -> Result<(), ChildError> {
+        if let Some(queue_id) = self.children[index].behind.take() {
+            let name = &self.children[index].member.name;
+            let word = report::verdict(&verdict);
+            tracing::info!(filter = %name, %queue_id, %word, "shadow finished behind the message");
+        }
         let Some(asked) = self.answered(index) else {
             return Ok(());
         };

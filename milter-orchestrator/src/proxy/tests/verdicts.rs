@@ -253,6 +253,33 @@ async fn a_client_refused_at_connect_is_refused_again_should_the_mta_go_on() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_what_a_shadow_makes_of_a_message() {
+    let slow = Filter::new("shadow")
+        .shadow()
+        .on('E', Act::after(900, Act::Say(vec![Reply::Reject])));
+    for segments in [
+        vec![vec![slow.clone(), Filter::new("real")]],
+        vec![vec![Filter::new("real")], vec![slow]],
+    ] {
+        let shadow = segments[0].len() % 2;
+        let stage = Stage::new(segments);
+        let mut mta = stage.mta().await;
+        mta.greet().await;
+        let begin = std::time::Instant::now();
+        assert_eq!(mta.message("x\r\n").await, (Vec::new(), Reply::Continue));
+        assert!(begin.elapsed() < std::time::Duration::from_millis(800));
+        // It is not waited for either when it has not even begun with the next one.
+        assert_eq!(mta.message("x\r\n").await, (Vec::new(), Reply::Continue));
+        assert!(begin.elapsed() < std::time::Duration::from_millis(850));
+        tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+        assert_eq!(mta.message("x\r\n").await, (Vec::new(), Reply::Continue));
+        // All of the first and of the third, on one connection.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(stage.heard(shadow, 0).matches(" B E").count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn shadows_see_everything_and_change_nothing() {
     let refuses = Filter::new("shadow")
         .shadow()
