@@ -275,6 +275,8 @@ pub(crate) struct Child {
     pub(crate) refusal: Option<(Position, Verdict)>,
     /// It accepted the client and wants to hear no more of it.
     pub(crate) accepted: bool,
+    /// The last macros without an event that it has been told, by number.
+    pub(crate) loose_told: u32,
     /// An ABORT is due as soon as it has answered.
     pub(crate) must_abort: bool,
     /// Its part in the message in hand.
@@ -301,6 +303,7 @@ impl Child {
             unknown_word: None,
             refusal: None,
             accepted: false,
+            loose_told: 0,
             must_abort: false,
             part: None,
         }
@@ -323,6 +326,7 @@ impl Child {
         self.helo_told = 0;
         self.unknown_word = None;
         self.refusal = None;
+        self.loose_told = 0;
         self.must_abort = false;
         self.unproven = false;
         self.kept = None;

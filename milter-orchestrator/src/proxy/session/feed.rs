@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use milter_proto::session::Event;
 use milter_proto::wire::options::MacroStage;
-use milter_proto::wire::{Actions, Offer, Steps};
+use milter_proto::wire::{Actions, Command, Macros, Offer, Steps};
 
 use super::Session;
 use super::lineup::Segment;
@@ -324,6 +324,31 @@ impl Session {
         turn.then_some(message)
     }
 
+    /// Tells a filter the macros that came before `at` without an event.
+    fn tell_loose_macros(&mut self, index: usize, at: Position) {
+        let child = &mut self.children[index];
+        let Link::Up(side) = &child.link else {
+            return;
+        };
+        if at < Position::Mail {
+            return;
+        }
+        let told = child.loose_told;
+        let news = self
+            .loose
+            .iter()
+            .filter(|loose| loose.number > told && loose.at <= at);
+        for loose in news {
+            child.loose_told = child.loose_told.max(loose.number);
+            if let Some(pairs) = macros_for(side.options(), loose.stage, &loose.pairs) {
+                child.out.push_back(Command::Macros(Macros {
+                    stage: loose.stage,
+                    pairs: pairs.to_vec(),
+                }));
+            }
+        }
+    }
+
     fn place(&mut self, index: usize, next: Position) {
         if let Some(part) = &mut self.children[index].part {
             part.position = next;
@@ -333,14 +358,15 @@ impl Session {
     /// Tells a filter of an event and notes what it owes.
     fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
         let now = self.now;
+        self.tell_loose_macros(index, at);
         let child = &mut self.children[index];
         let Link::Up(side) = &mut child.link else {
             return false;
         };
-        let macros = told
-            .macros
-            .as_ref()
-            .and_then(|pairs| macros_for(side.options(), &told.event, pairs));
+        let macros = told.macros.as_ref().and_then(|pairs| {
+            let code = told.event.clone().into_command().code();
+            macros_for(side.options(), code, pairs)
+        });
         let sent = match side.send(told.event, macros.as_deref()) {
             Ok(sent) => sent,
             Err(error) => {
@@ -379,8 +405,7 @@ impl Session {
 }
 
 /// The macros that a filter gets: those it named for the stage, or all of them.
-fn macros_for(answer: &Offer, event: &Event, pairs: &Pairs) -> Option<Pairs> {
-    let code = event.clone().into_command().code();
+fn macros_for(answer: &Offer, code: u8, pairs: &Pairs) -> Option<Pairs> {
     let list = MacroStage::from_code(code)
         .filter(|_| answer.actions.contains(Actions::SET_MACRO_LIST))
         .and_then(|stage| offer::list_for(answer, stage));

@@ -88,6 +88,19 @@ struct Introduction {
     unknown_number: u32,
 }
 
+/// Macros that came without the event that they belong to: the MTA was not asked for it, and sends
+/// them all the same.
+#[derive(Debug)]
+struct Loose {
+    /// Counts them over the whole connection.
+    number: u32,
+    /// The letter of the event.
+    stage: u8,
+    /// Where the event would have been.
+    at: Position,
+    pairs: Pairs,
+}
+
 /// A question of the MTA's that has not been answered.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
@@ -116,6 +129,9 @@ pub(crate) struct Session {
     introduction: Introduction,
     /// The latest macro frame of each kind that no event has taken yet.
     macros: Vec<(u8, Pairs)>,
+    /// Macros of events of the message that the MTA leaves out.
+    loose: Vec<Loose>,
+    loose_number: u32,
     message: Option<Message>,
     pending: Option<Pending>,
     /// Commands that came before the last question was answered.
@@ -141,6 +157,8 @@ impl Session {
             order: Arc::default(),
             introduction: Introduction::default(),
             macros: Vec::new(),
+            loose: Vec::new(),
+            loose_number: 0,
             message: None,
             pending: None,
             inbox: VecDeque::new(),
@@ -253,7 +271,9 @@ impl Session {
             // Copied: see `Told::detached`.
             let pairs = pairs.map(|(name, value)| (name.to_vec().into(), value.to_vec().into()));
             self.macros.retain(|(stage, _)| *stage != macros.stage);
-            self.macros.push((macros.stage, pairs.collect()));
+            let pairs: Pairs = pairs.collect();
+            self.note_loose_macros(macros.stage, &pairs);
+            self.macros.push((macros.stage, pairs));
         }
         let step = self.side.receive(command)?;
         if let Some(complaint) = self.side.take_complaint() {

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use milter_proto::message::Header;
 use milter_proto::session::{Event, ProtocolError};
 use milter_proto::verdict::Verdict;
+use milter_proto::wire::Steps;
 
-use super::{Pending, Session};
+use super::{Loose, Pending, Session};
 use crate::proxy::child::Link;
 use crate::proxy::headers::MtaKind;
 use crate::proxy::message::{Decided, Message, Pairs, Recipient, Told};
@@ -88,6 +89,28 @@ impl Session {
         Some(self.macros.swap_remove(place).1)
     }
 
+    /// Keeps macros for which no event will come, until the filters are told of the next one.
+    pub(super) fn note_loose_macros(&mut self, stage: u8, pairs: &Pairs) {
+        let (step, at) = match stage {
+            b'R' => (Steps::NO_RCPT, Position::Rcpt(0)),
+            b'T' => (Steps::NO_DATA, Position::Data),
+            b'N' => (Steps::NO_EOH, Position::EndOfHeaders),
+            _ => return,
+        };
+        if self.message.is_none() || !self.mta.has(step) {
+            return;
+        }
+        self.loose_number += 1;
+        // The latest of each kind replaces those before, at the filters as well.
+        self.loose.retain(|loose| loose.stage != stage);
+        self.loose.push(Loose {
+            number: self.loose_number,
+            stage,
+            at,
+            pairs: Arc::clone(pairs),
+        });
+    }
+
     fn note_connect(&mut self, told: Told) -> (Position, Position) {
         self.introduction.connect = Some(told.detached());
         let version = self.side.facts().macro_value("v");
@@ -148,6 +171,7 @@ impl Session {
             }
         }
         self.message = Some(message);
+        self.loose.clear();
         self.shared.budget.earn();
         self.begin_parts();
         (Position::Mail, Position::Rcpt(0))

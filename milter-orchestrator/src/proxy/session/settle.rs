@@ -46,27 +46,27 @@ impl Session {
     pub(super) fn reply(&mut self, index: usize, reply: Reply) -> Result<(), ChildError> {
         let now = self.now;
         let child = &mut self.children[index];
-        match &mut child.link {
-            Link::Negotiating(..) => self.negotiated(index, reply),
-            Link::Up(side) => match (side.receive(reply)?, &mut child.asked) {
-                (Answer::Progress, Some(asked)) => {
-                    asked.until = now + asked.allowed;
-                    Ok(())
-                }
-                (Answer::Progress, None) => Ok(()),
-                (Answer::Edit(edit), _) => self.edit(index, edit),
-                (Answer::Skip, _) => {
-                    self.skip(index);
-                    Ok(())
-                }
-                (Answer::Verdict(verdict), _) => self.settle(index, verdict),
-            },
+        let side = match &mut child.link {
+            Link::Negotiating(..) => return self.negotiated(index, reply),
+            Link::Up(side) => side,
             // Said while it is being left, and not asked for.
             Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => {
                 child.kept = None;
-                Ok(())
+                return Ok(());
             }
+        };
+        let answer = side.receive(reply)?;
+        if let Some(complaint) = side.take_complaint() {
+            tracing::warn!(filter = %child.member.name, error = %complaint, "taken for a continue");
         }
+        match (answer, &mut child.asked) {
+            (Answer::Progress, Some(asked)) => asked.until = now + asked.allowed,
+            (Answer::Progress, None) => {}
+            (Answer::Edit(edit), _) => self.edit(index, edit)?,
+            (Answer::Skip, _) => self.skip(index),
+            (Answer::Verdict(verdict), _) => self.settle(index, verdict)?,
+        }
+        Ok(())
     }
 
     fn edit(&mut self, index: usize, edit: Edit) -> Result<(), ChildError> {

@@ -499,6 +499,35 @@ async fn macros_go_to_those_who_named_them_and_to_those_who_named_none() {
 }
 
 #[tokio::test]
+async fn macros_of_events_that_nobody_wants_reach_the_filters() {
+    let steps = Steps::NO_RCPT | Steps::NO_DATA | Steps::NO_EOH;
+    let named = Filter::new("b")
+        .steps(steps)
+        .macros(MacroStage::Rcpt, "{rcpt_addr}");
+    let stage = Stage::new(vec![vec![Filter::new("a").steps(steps), named]]);
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    for address in ["one", "two"] {
+        mta.ask(mail()).await;
+        mta.macros('R', &[("{rcpt_addr}", "earlier")]).await;
+        mta.macros('R', &[("{rcpt_addr}", address), ("i", "QID")])
+            .await;
+        mta.macros('T', &[("i", "QID")]).await;
+        mta.content("x\r\n").await;
+        assert_eq!(mta.end().await.1, Reply::Continue);
+        assert_eq!(
+            stage.macros(0, 'R'),
+            format!("{{rcpt_addr}}={address} i=QID")
+        );
+        assert_eq!(stage.macros(1, 'R'), format!("{{rcpt_addr}}={address}"));
+        assert_eq!(stage.macros(0, 'T'), "i=QID");
+    }
+    mta.quit().await.unwrap();
+    stage.closed().await;
+    assert!(!stage.heard(0, 0).contains(" R"));
+}
+
+#[tokio::test]
 async fn a_large_body_is_spilled_and_arrives_whole_everywhere() {
     let silent = Steps::NR_HEADER | Steps::NR_EOH | Steps::NR_BODY;
     for steps in [Steps::empty(), silent] {
