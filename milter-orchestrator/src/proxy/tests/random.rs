@@ -75,6 +75,15 @@ struct Actor {
     accepted_client: bool,
 }
 
+impl Actor {
+    /// Its mark on the message, where it may leave one.
+    fn edit(&self, index: usize) -> Option<Reply> {
+        let edit = Edit::add(format!("X-{index}"), self.message.clone());
+        let may = self.actions.contains(Actions::ADD_HEADERS);
+        may.then_some(Reply::Edit(edit))
+    }
+}
+
 /// A session with everything around it.
 struct World {
     dice: Dice,
@@ -312,11 +321,8 @@ impl World {
         let at_end = matches!(command, Command::EndOfMessage(_));
         let mut replies = Vec::new();
         if at_end {
-            let edit = Edit::add(format!("X-{index}"), actor.message.clone());
             replies.push(Reply::Progress);
-            if actor.actions.contains(Actions::ADD_HEADERS) {
-                replies.push(Reply::Edit(edit));
-            }
+            replies.extend(actor.edit(index));
         }
         match self.dice.roll(40) {
             34 => replies.push(Reply::Accept),
