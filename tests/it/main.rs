@@ -10,6 +10,7 @@ mod foreign;
 mod miltertest;
 mod opendkim;
 mod orchestrator;
+mod proxy_cases;
 mod sample;
 mod scripts;
 mod trusted_results;

@@ -81,7 +81,12 @@ scripts! {
     case_187_shutdown_is_a_failure
     case_192_mail_that_never_came_by_smtp
     case_193_xclient_and_starttls
+    case_195_edits_on_postfix_as_measured
+    case_195_edits_on_sendmail_as_measured
+    case_195_postfix_as_recorded
+    case_195_sendmail_as_recorded
     case_197_refused_at_the_second_connection
+    case_198_a_header_field_that_one_filter_cannot_take
 }
 
 async fn check(name: &str, through: Through) {

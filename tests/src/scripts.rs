@@ -81,14 +81,21 @@ pub async fn run(name: &str, through: Through) -> Result<()> {
 }
 
 /// The filters of a scenario, running.
-struct Stage {
-    scenario: Scenario,
-    servers: Vec<FilterServer>,
+#[derive(Debug)]
+pub struct Stage {
+    /// What was asked for.
+    pub scenario: Scenario,
+    /// The filters, in the scenario's order.
+    pub servers: Vec<FilterServer>,
     directory: TempDir,
 }
 
 impl Stage {
-    async fn new(scenario: Scenario) -> Result<Self> {
+    /// Starts the filters.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub async fn new(scenario: Scenario) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut servers = Vec::new();
         for script in &scenario.filters {
@@ -102,11 +109,19 @@ impl Stage {
         })
     }
 
-    async fn in_memory(self) -> Result<()> {
+    /// A proxy before the filters.
+    ///
+    /// # Errors
+    /// When the scenario's chain is none that can be configured.
+    pub fn proxy(&self) -> Result<Proxy> {
         let settings: Settings = toml::from_str(&self.configuration())?;
         let blueprint = blueprint::draw(&settings)
             .map_err(|error| anyhow::anyhow!("{}: {}", error.path, error.message))?;
-        let proxy = Proxy::new("inbound", blueprint.routes, blueprint.limits);
+        Ok(Proxy::new("inbound", blueprint.routes, blueprint.limits))
+    }
+
+    async fn in_memory(self) -> Result<()> {
+        let proxy = self.proxy()?;
         for (number, mta) in self.scenario.mtas.iter().enumerate() {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
             let proxy = proxy.clone();
@@ -135,12 +150,15 @@ impl Stage {
     }
 
     /// Starts the daemon; the filters behave until it has probed them all.
-    fn start_daemon(&self) -> Result<Process> {
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_daemon(&self) -> Result<Process> {
         for (server, script) in self.servers.iter().zip(&self.scenario.filters) {
             server.set_script(FilterScript::new(&*script.name));
         }
         let file = self.directory.path().join("orchestrator.toml");
-        std::fs::write(&file, self.configuration())?;
+        self.configure(&self.scenario.chain)?;
         let mut command = Command::new(binary("milter-orchestrator")?);
         command.arg("--config").arg(file).arg("run");
         let mut daemon = Process::start(&mut command)?;
@@ -158,20 +176,36 @@ impl Stage {
         Ok(daemon)
     }
 
-    fn address(&self) -> Address {
+    /// Writes the daemon's configuration: the filters of the scenario, and this chain of them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn configure(&self, chain: &Chain) -> Result<()> {
+        let text = self.frame() + &route(chain);
+        std::fs::write(self.directory.path().join("orchestrator.toml"), text)?;
+        Ok(())
+    }
+
+    /// Where the daemon listens.
+    #[must_use]
+    pub fn address(&self) -> Address {
         Address::Unix(self.directory.path().join("inbound.sock"))
     }
 
     /// What the orchestrator is told of the chain.
     fn configuration(&self) -> String {
+        self.frame() + &route(&self.scenario.chain)
+    }
+
+    /// Listener, control socket, supervision and filters.
+    fn frame(&self) -> String {
         let path = self.directory.path().display();
-        let mut text = format!(
+        let text = format!(
             "[listen.inbound]\nsocket = \"{}\"\n[control]\nsocket = \"unix:{path}/control.sock\"\n\
              [supervisor]\ndirectory = \"{path}/children\"\nprobe_interval = \"1h\"\n",
             self.address()
         );
-        text += &chain(&self.scenario.chain, self.directory.path());
-        text
+        text + &milters(&self.scenario.chain, self.directory.path())
     }
 
     fn judge(
@@ -248,8 +282,8 @@ fn of_mail(told: Vec<Told>) -> Vec<Told> {
     told.into_iter().filter_map(renumber).collect()
 }
 
-/// The sections of the filters, and the route.
-fn chain(chain: &Chain, directory: &Path) -> String {
+/// The sections of the filters.
+fn milters(chain: &Chain, directory: &Path) -> String {
     let mut text = String::new();
     for place in chain.segments.iter().flatten() {
         let name = &place.filter;
@@ -270,6 +304,11 @@ fn chain(chain: &Chain, directory: &Path) -> String {
             }
         }
     }
+    text
+}
+
+/// The section of the chain.
+fn route(chain: &Chain) -> String {
     let segments = chain.segments.iter().map(|segment| {
         let names: Vec<String> = segment
             .iter()
@@ -281,7 +320,7 @@ fn chain(chain: &Chain, directory: &Path) -> String {
         }
     });
     let segments: Vec<String> = segments.collect();
-    text += &format!("[[route]]\nchain = [{}]\n", segments.join(", "));
+    let mut text = format!("[[route]]\nchain = [{}]\n", segments.join(", "));
     if chain.strict {
         text += "strict = true\n";
     }

@@ -182,7 +182,7 @@ async fn a_filter_that_hangs_is_late_and_its_policy_applies() {
 }
 
 #[tokio::test]
-async fn the_mta_is_not_left_waiting_longer_than_it_would_wait() {
+async fn case_178_the_mta_is_not_left_waiting_longer_than_it_would_wait() {
     let hangs = Filter::new("hangs").on('M', Act::Hang);
     let stage = Stage::with_limits(vec![vec![hangs]], |limits| {
         limits.stage_postfix = Duration::from_millis(150);
@@ -350,7 +350,7 @@ async fn a_negotiation_that_never_ends_is_ended() {
 }
 
 #[tokio::test]
-async fn an_mta_that_closes_in_the_middle_closes_the_filters() {
+async fn case_182_an_mta_that_closes_in_the_middle_closes_the_filters() {
     for letter in LETTERS {
         let hangs = Filter::new("hangs").on(letter, Act::after(100, Act::Hang));
         let stage = Stage::new(vec![vec![hangs, Filter::new("b")]]);
@@ -413,7 +413,7 @@ async fn commands_out_of_order_are_refused_and_do_no_harm() {
 }
 
 #[tokio::test]
-async fn limits_of_header_and_spool_refuse_for_now_and_harm_nobody_else() {
+async fn case_190_limits_of_header_and_spool_refuse_for_now_and_harm_nobody_else() {
     let silent = Steps::NR_HEADER | Steps::NR_EOH | Steps::NR_BODY;
     for steps in [Steps::empty(), silent] {
         let filters = vec![vec![Filter::new("a").steps(steps)]];

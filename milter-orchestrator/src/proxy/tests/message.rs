@@ -150,7 +150,7 @@ async fn filters_in_parallel_take_as_long_as_the_slowest() {
 }
 
 #[tokio::test]
-async fn the_mta_hears_signs_of_progress_at_the_end_of_the_message_only() {
+async fn case_177_the_mta_hears_signs_of_progress_at_the_end_of_the_message_only() {
     let slow = Filter::new("slow")
         .on('M', Act::after(150, Act::Say(vec![Reply::Continue])))
         .on('E', Act::after(250, Act::Say(vec![Reply::Continue])));
@@ -553,7 +553,7 @@ async fn a_large_body_is_spilled_and_arrives_whole_everywhere() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_slows_the_mta_and_nothing_is_lost() {
+async fn case_189_a_slow_reader_slows_the_mta_and_nothing_is_lost() {
     let silent = Steps::NR_HEADER | Steps::NR_EOH | Steps::NR_BODY;
     let slow = Filter::new("slow")
         .steps(silent)
