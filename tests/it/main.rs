@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod bad_input;
+mod cases;
 mod dkim;
 mod equivalence;
 mod filters;

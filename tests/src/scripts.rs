@@ -15,6 +15,7 @@ use milter_orchestrator::config::Settings;
 use milter_orchestrator::control::{self, Answer, Question};
 use milter_orchestrator::member::Readiness;
 use milter_orchestrator::proxy::Proxy;
+use milter_orchestrator::status::MilterStatus;
 use milter_proto::net::{Address, Peer, Stop, Stream};
 use milter_proto::testkit::{
     Chain, FilterScript, FilterServer, Mismatch, MtaScript, Scenario, Text, Told, converse,
@@ -162,13 +163,12 @@ impl Stage {
         let mut command = Command::new(binary("milter-orchestrator")?);
         command.arg("--config").arg(file).arg("run");
         let mut daemon = Process::start(&mut command)?;
-        let control = self.directory.path().join("control.sock");
         daemon.wait_until("all filters probed", || {
-            let Ok(Answer::Status(status)) = control::ask(&control, &Question::Status) else {
-                return false;
-            };
-            let mut milters = status.milters.iter();
-            milters.all(|milter| milter.readiness == Readiness::Ready)
+            let milters = self.status().unwrap_or_default();
+            let mut ready = milters
+                .iter()
+                .map(|milter| milter.readiness == Readiness::Ready);
+            !milters.is_empty() && ready.all(|ready| ready)
         })?;
         for (server, script) in self.servers.iter().zip(&self.scenario.filters) {
             server.set_script(script.clone());
@@ -184,6 +184,18 @@ impl Stage {
         let text = self.frame() + &route(chain);
         std::fs::write(self.directory.path().join("orchestrator.toml"), text)?;
         Ok(())
+    }
+
+    /// What the daemon says of its filters.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn status(&self) -> Result<Vec<MilterStatus>> {
+        let control = self.directory.path().join("control.sock");
+        match control::ask(&control, &Question::Status)? {
+            Answer::Status(status) => Ok(status.milters),
+            other => bail!("no status: {other:?}"),
+        }
     }
 
     /// Where the daemon listens.
