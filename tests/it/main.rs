@@ -14,4 +14,5 @@ mod orchestrator;
 mod proxy_cases;
 mod sample;
 mod scripts;
+mod sendmail;
 mod trusted_results;
