@@ -85,10 +85,12 @@ impl Installation {
         if !nix::unistd::geteuid().is_root() {
             bail!("a private sendmail needs root");
         }
-        let test = std::env::current_exe()?;
-        // target/<profile>/deps/<test>
-        let shelf = test.ancestors().nth(3).context("a test without a folder")?;
-        let shelf = shelf.join("sendmail");
+        let program = std::env::current_exe()?;
+        // target/<profile>/<program> or target/<profile>/deps/<test>
+        let shelves = program.ancestors().skip(2).take(2);
+        let mut shelves = shelves.map(|folder| folder.join("sendmail"));
+        let shelf = shelves.find(|shelf| shelf.is_dir());
+        let shelf = shelf.context("there is no sendmail: run cargo xtask setup")?;
         let folders = fs::read_dir(&shelf).into_iter().flatten().flatten();
         let mut ready: Vec<PathBuf> = folders
             .map(|folder| folder.path())

@@ -91,7 +91,8 @@ fn asked() -> Result<Asked> {
     };
     let start: StartMta = match mta.as_str() {
         "postfix" => start_postfix,
-        other => bail!("no mail server is called {other}: say postfix"),
+        "sendmail" => milter_tests::sendmail::start_mta,
+        other => bail!("no mail server is called {other}: say postfix or sendmail"),
     };
     Ok(Asked {
         start,

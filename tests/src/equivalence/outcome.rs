@@ -250,20 +250,28 @@ fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
 
 /// Length of what a server writes into a Message-Id at the beginning: the time, a dot, the queue id.
 fn stamp_length(bytes: &[u8]) -> Option<usize> {
-    let (time, rest) = bytes.split_at_checked(14)?;
-    let id = rest.strip_prefix(b".")?;
+    let digits = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let id = bytes[digits..].strip_prefix(b".")?;
     let length = id.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
-    let is_stamp = time.iter().all(u8::is_ascii_digit) && id.get(length) == Some(&b'@');
-    is_stamp.then_some(15 + length)
+    // Postfix writes seconds, Sendmail does not.
+    let is_stamp = matches!(digits, 12 | 14) && id.get(length) == Some(&b'@');
+    is_stamp.then_some(digits + 1 + length)
 }
 
-/// Length of a date at the beginning, such as `Sun, 22 Nov 2026 19:22:42 +0000 (UTC)`.
+/// Length of a date at the beginning, such as Postfix's `Sun, 22 Nov 2026 19:22:42 +0000 (UTC)` or
+/// Sendmail's `Sun, 22 Nov 2026 19:22:42 GMT`; the machine's zone is of no account.
 fn date_length(bytes: &[u8]) -> Option<usize> {
-    let text = bytes.get(..40.min(bytes.len()))?;
-    let end = text.windows(5).position(|word| word == b"(UTC)")? + 5;
-    let date = std::str::from_utf8(&text[..end]).ok()?;
-    let words: Vec<&str> = date.split_ascii_whitespace().collect();
-    let [weekday, day, month, year, time, _zone, _] = words[..] else {
+    let mut end = "Sun, 22 Nov 2026 19:22:42".len();
+    // The day of the month has no leading zero.
+    if bytes.get(6) == Some(&b' ') {
+        end -= 1;
+    }
+    let date = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    let words: Vec<&str> = date.split(' ').collect();
+    let [weekday, day, month, year, time] = words[..] else {
         return None;
     };
     let is_date = weekday.len() == 4
@@ -272,7 +280,10 @@ fn date_length(bytes: &[u8]) -> Option<usize> {
         && month.len() == 3
         && year.len() == 4
         && time.len() == 8;
-    is_date.then_some(end)
+    let zone = bytes.get(end..)?;
+    let zones: [&[u8]; 2] = [b" GMT", b" +0000 (UTC)"];
+    let zone = zones.into_iter().find(|known| zone.starts_with(known));
+    is_date.then(|| end + zone.map_or(0, <[u8]>::len))
 }
 
 /// The size that the server adds depends on the length of the queue id.

@@ -36,7 +36,7 @@ int gethostname(char *name, size_t length)
 	return 0;
 }
 
-static struct hostent *loopback(const char *name)
+static struct hostent *answer(const char *name, in_addr_t ip)
 {
 	static char official[64];
 	static in_addr_t address;
@@ -44,7 +44,7 @@ static struct hostent *loopback(const char *name)
 	static struct hostent host;
 
 	strncpy(official, name, sizeof official - 1);
-	address = htonl(INADDR_LOOPBACK);
+	address = ip;
 	addresses[0] = (char *)&address;
 	host.h_name = official;
 	host.h_aliases = aliases;
@@ -56,19 +56,22 @@ static struct hostent *loopback(const char *name)
 
 struct hostent *gethostbyname2(const char *name, int family)
 {
-	int ours = strcmp(name, NAME) == 0 || strcmp(name, "localhost") == 0 ||
-		   strcmp(name, "127.0.0.1") == 0;
-	if (ours && family == AF_INET)
-		return loopback(name);
+	in_addr_t ip = htonl(INADDR_LOOPBACK);
+	int ours = strcmp(name, NAME) == 0 || strcmp(name, "localhost") == 0;
+	if (family == AF_INET && (ours || inet_pton(AF_INET, name, &ip) == 1))
+		return answer(name, ip);
 	h_errno = HOST_NOT_FOUND;
 	return NULL;
 }
 
 struct hostent *gethostbyaddr(const void *address, socklen_t length, int family)
 {
+	in_addr_t ip;
 	/* All of 127.0.0.0/8. */
-	if (family == AF_INET && length == sizeof(in_addr_t) && *(const char *)address == 127)
-		return loopback("localhost");
+	if (family == AF_INET && length == sizeof ip && *(const char *)address == 127) {
+		memcpy(&ip, address, sizeof ip);
+		return answer("localhost", ip);
+	}
 	h_errno = HOST_NOT_FOUND;
 	return NULL;
 }
