@@ -104,9 +104,10 @@
 //! `daemon::Program` asks for them. A new major version of one of them is a new one of this crate.
 //!
 //! Enums that mirror the protocol ([`wire::Command`], [`wire::Reply`], [`session::Event`],
-//! [`verdict::Verdict`], [`edit::Edit`]) are complete and meant to be matched without a wildcard: a
-//! message type that appeared would have to be thought about everywhere. Errors, warnings, limits,
-//! timeouts and results will grow, and are `#[non_exhaustive]`.
+//! [`verdict::Verdict`], [`edit::Edit`]) or say what is to be done ([`session::Step`],
+//! [`session::Answer`]) are complete and meant to be matched without a wildcard: one more of them
+//! would have to be thought about everywhere. Errors, warnings, limits, timeouts and results will
+//! grow, and are `#[non_exhaustive]`.
 //!
 //! Errors are enums with reasons that can be compared ([`wire::WireError`],
 //! [`session::ProtocolError`]) and say whose fault they are. Logging: `wire` and `session` say

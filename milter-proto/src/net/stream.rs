@@ -252,4 +252,21 @@ mod tests {
         far.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"one write");
     }
+
+    #[tokio::test]
+    async fn both_ends_of_tcp_notice_a_peer_that_is_gone() {
+        let any = "inet:0@127.0.0.1".parse().unwrap();
+        let listener = Listener::bind(&any).await.unwrap();
+        let near = Stream::connect(&listener.address().unwrap()).await.unwrap();
+        let (far, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        for stream in [near, far] {
+            let Socket::Inet(stream) = stream.0 else {
+                panic!("not TCP");
+            };
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap());
+            assert!(socket.tcp_keepalive_time().unwrap() < Duration::from_secs(600));
+            assert!(stream.nodelay().unwrap());
+        }
+    }
 }
