@@ -2,7 +2,8 @@
 //!
 //! For whoever stands in an MTA's place: a mail server, a program that shows what a filter would
 //! do, a test. Postfix and Sendmail differ in what positions mean, so [`Rules`] says whose hold.
-//! Edits are applied all or none ([`Mail::apply`]). They are taken to be negotiated and harmless, as
+//! Edits are applied all or none ([`Mail::apply`]). They are taken to be negotiated and harmless,
+//! as
 //! [`MtaSide`](crate::session::MtaSide) hands them out. Nothing is kept of the body but its
 //! replacement.
 
