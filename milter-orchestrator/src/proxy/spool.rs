@@ -255,6 +255,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_reads_gets_the_same_memory() {
+        let mut spool = spool(1 << 20, 1 << 20);
+        let chunk = Bytes::from(vec![b'x'; 60_000]);
+        spool.append(chunk.clone()).unwrap();
+        for _ in 0..3 {
+            let read = spool.read(0).unwrap();
+            assert_eq!((read.as_ptr(), read.len()), (chunk.as_ptr(), chunk.len()));
+        }
+    }
+
+    #[test]
     fn the_limit_and_a_missing_directory_are_errors() {
         let mut small = spool(1024, 10);
         small.append(Bytes::from_static(b"0123456789")).unwrap();

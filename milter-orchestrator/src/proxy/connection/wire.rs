@@ -316,4 +316,101 @@ mod tests {
         wire.excuse(later);
         assert_eq!(wire.incomplete_since(), None);
     }
+
+    /// A socket that takes everything, and remembers where in memory it was.
+    #[derive(Default)]
+    struct Notes {
+        writes: usize,
+        /// Where each buffer began, and its length.
+        buffers: Vec<(usize, usize)>,
+    }
+
+    impl AsyncRead for Notes {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Notes {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffers: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.writes += 1;
+            let places = buffers.iter().map(|one| (one.as_ptr().addr(), one.len()));
+            self.buffers.extend(places);
+            Poll::Ready(Ok(buffers.iter().map(|buffer| buffer.len()).sum()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_one_write_and_its_body_is_nowhere_copied() {
+        let now = Instant::now();
+        let body = Bytes::from(vec![b'x'; 20_000]);
+        let field = milter_proto::message::Header::new("Received", " from here to there");
+        let mut wires: Vec<Wire<Notes>> =
+            (0..3).map(|_| Wire::new(Notes::default(), now)).collect();
+        for wire in &mut wires {
+            for _ in 0..30 {
+                wire.put_command(&Command::Header(field.clone()), now)
+                    .unwrap();
+            }
+            wire.put_command(&Command::Body(body.clone()), now).unwrap();
+            wire.put_command(&Command::EndOfMessage(Bytes::new()), now)
+                .unwrap();
+            let written = std::future::poll_fn(|cx| wire.poll_write(cx, now)).await;
+            assert!(written.unwrap() && wire.is_written());
+            assert_eq!(wire.stream.writes, 1);
+            let place = (body.as_ptr().addr(), body.len());
+            assert!(wire.stream.buffers.contains(&place), "the body was copied");
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_keeps_no_more_memory_than_what_has_come() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let now = Instant::now();
+        let mut wire = Wire::new(near, now);
+        let decoder = Decoder::new(1 << 16);
+        for length in [1, 100, GLANCE - 5, GLANCE - 4, 65_536] {
+            let mut frame = u32::try_from(length).unwrap().to_be_bytes().to_vec();
+            frame.resize(4 + length, b'B');
+            far.write_all(&frame).await.unwrap();
+            let mut reads = 0;
+            let frame = loop {
+                std::future::poll_fn(|cx| wire.poll_read(cx)).await;
+                reads += 1;
+                if let Some(frame) = wire.next_frame(&decoder, now).unwrap() {
+                    break frame;
+                }
+            };
+            assert_eq!(frame.payload.len() + 1, length);
+            assert!(reads <= 2, "{length}: {reads} reads");
+            // The buffer goes with the frame; asking for more in vain leaves none behind.
+            let waiting = std::future::poll_fn(|cx| Poll::Ready(wire.poll_read(cx).is_pending()));
+            assert!(waiting.await);
+            assert_eq!(wire.input.capacity(), 0, "{length}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use milter_proto::edit::Edit;
 use milter_proto::message::{Address as ClientAddress, Connection, Header, Path as Mailbox};
 use milter_proto::net::{Address, Peer, Stop};
 use milter_proto::wire::{Actions, Command, Decoder, MacroStage, Macros, Offer, Reply, Steps};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -308,6 +308,14 @@ impl Stage {
     /// An MTA that has said nothing yet.
     pub(super) fn raw_mta(&self) -> Mta {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        self.mta_by(ours, theirs)
+    }
+
+    /// One whose other end the proxy has by way of `theirs`.
+    pub(super) fn mta_by<S>(&self, ours: DuplexStream, theirs: S) -> Mta
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let proxy = self.proxy.clone();
         let server = tokio::spawn(async move {
             proxy
