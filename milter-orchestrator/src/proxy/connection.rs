@@ -210,16 +210,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
 
     fn collect_for(&mut self, index: usize, session: &mut Session) -> bool {
         let mut moved = false;
+        let now = now();
         while let Some(Filter {
             line: Line::Up(wire),
             ..
         }) = self.filters.get_mut(index)
             && wire.has_room()
-            && let Some(command) = session.next_command(index, now())
+            && let Some(command) = session.next_command(index, now)
         {
             moved = true;
-            if let Err(error) = wire.put_command(&command, now()) {
-                session.untold(index, error, now());
+            if let Err(error) = wire.put_command(&command, now) {
+                session.untold(index, error, now);
             }
         }
         moved
@@ -357,8 +358,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
     fn hear_mta(&mut self, session: &mut Session, read: Read) -> Result<(), ConnectionError> {
         match read {
             Read::Some => {
-                while let Some(frame) = self.mta.next_frame(&self.decoder, now())? {
-                    session.command(Command::parse(frame)?, now())?;
+                let now = now();
+                while let Some(frame) = self.mta.next_frame(&self.decoder, now)? {
+                    session.command(Command::parse(frame)?, now)?;
                 }
                 Ok(())
             }

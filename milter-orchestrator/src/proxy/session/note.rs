@@ -84,6 +84,9 @@ impl Session {
     }
 
     fn take_macros(&mut self, event: &Event) -> Option<Pairs> {
+        if self.macros.is_empty() {
+            return None;
+        }
         let code = event.clone().into_command().code();
         let place = self.macros.iter().position(|(stage, _)| *stage == code)?;
         Some(self.macros.swap_remove(place).1)
