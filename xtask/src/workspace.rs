@@ -58,9 +58,21 @@ pub(crate) enum Profile {
 
 /// Builds the four daemons and returns the folder that holds them.
 pub(crate) fn build_daemons(profile: Profile) -> Result<PathBuf> {
+    build(profile, &["--bins", "--workspace", "--exclude", "xtask"])
+}
+
+/// Builds these programs and returns the folder that holds them.
+pub(crate) fn build_programs(profile: Profile, names: &[&str]) -> Result<PathBuf> {
+    let mut selection = vec!["--workspace"];
+    for name in names {
+        selection.extend(["--bin", name]);
+    }
+    build(profile, &selection)
+}
+
+fn build(profile: Profile, selection: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--locked", "--bins", "--workspace"]);
-    build.args(["--exclude", "xtask"]);
+    build.args(["build", "--locked"]).args(selection);
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => {

@@ -22,6 +22,9 @@ use crate::interrupt::Interrupt;
 use crate::terminal::say;
 use crate::workspace::{self, Profile};
 
+/// What is run.
+const PROGRAMS: &[&str] = &["milter-orchestrator", "milter-bench"];
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Subject {
@@ -68,7 +71,7 @@ pub(crate) fn perform(
     } else {
         Profile::Release
     };
-    let binaries = workspace::build_daemons(profile)?;
+    let binaries = workspace::build_programs(profile, PROGRAMS)?;
     let mut measured = match subject {
         Subject::Proxy => proxy::measure(&binaries, effort, interrupt)?,
     };
