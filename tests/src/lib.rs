@@ -13,7 +13,6 @@ pub mod mta;
 pub mod opendkim;
 pub mod process;
 pub mod programs;
-pub mod scripted;
 pub mod scripts;
 pub mod sendmail;
 pub mod skip;

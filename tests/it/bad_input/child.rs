@@ -1,11 +1,12 @@
 //! From a filter, through the real orchestrator: whatever it does wrong costs the messages that it
 //! should have seen what its `on_failure` says, and no other message anything.
 
+use bytes::Bytes;
 use milter_proto::net::Address;
+use milter_proto::testkit::{Act, At, FilterScript, FilterServer};
 use milter_proto::verdict::Verdict;
 use milter_tests::mta::{Envelope, Message, deliver};
 use milter_tests::programs::Daemon;
-use milter_tests::scripted::{Script, Scripted};
 
 /// Both listeners, and a route for each.
 const CONFIGURATION: &str = r#"
@@ -25,52 +26,78 @@ command_timeout = "300ms"
 end_of_message_timeout = "300ms"
 "#;
 
-/// What goes wrong, and what the log says of it.
-const FAULTS: &[(u8, &[u8], bool, &str)] = &[
-    (b'M', b"", false, "closed"),
-    (b'L', b"", false, "closed"),
-    (b'E', b"", false, "closed"),
-    (b'L', b"", true, "no answer"),
-    (b'E', b"", true, "no answer"),
-    (b'R', &[0; 4], true, "frame of length 0"),
-    (b'E', &[0x80, 0, 0, 0, b'c'], true, "over the limit"),
-    (b'E', &[0, 0, 0, 9, b'h'], false, "closed"),
-    (b'E', b"220 mx.example.org ESMTP\r\n", true, "text"),
-    (b'N', &[0, 0, 0, 1, b'?'], true, "unknown frame type"),
+/// Where it goes wrong, what is said there, whether it hangs then or closes, and what the log says
+/// of it.
+const FAULTS: &[(At, &[u8], bool, &str)] = &[
+    (At::Mail, b"", false, "closed"),
+    (At::Header, b"", false, "closed"),
+    (At::EndOfMessage, b"", false, "closed"),
+    (At::Header, b"", true, "no answer"),
+    (At::EndOfMessage, b"", true, "no answer"),
+    (At::Rcpt, &[0; 4], true, "frame of length 0"),
     (
-        b'L',
+        At::EndOfMessage,
+        &[0x80, 0, 0, 0, b'c'],
+        true,
+        "over the limit",
+    ),
+    (At::EndOfMessage, &[0, 0, 0, 9, b'h'], false, "closed"),
+    (
+        At::EndOfMessage,
+        b"220 mx.example.org ESMTP\r\n",
+        true,
+        "text",
+    ),
+    (
+        At::EndOfHeaders,
+        &[0, 0, 0, 1, b'?'],
+        true,
+        "unknown frame type",
+    ),
+    (
+        At::Header,
         &[0, 0, 0, 5, b'h', b'A', 0, b'b', 0],
         true,
         "before the end of the message",
     ),
     (
-        b'E',
+        At::EndOfMessage,
         &[0, 0, 0, 5, b'h', b'A', 0, b'b', 0],
         true,
         "not negotiated",
     ),
-    (b'E', &[0, 0, 0, 3, b'h', b'A', 0], true, "malformed"),
-    (b'E', &[0, 0, 0, 3, b'y', b'x', 0], true, "reply"),
+    (
+        At::EndOfMessage,
+        &[0, 0, 0, 3, b'h', b'A', 0],
+        true,
+        "malformed",
+    ),
+    (
+        At::EndOfMessage,
+        &[0, 0, 0, 3, b'y', b'x', 0],
+        true,
+        "reply",
+    ),
 ];
 
-fn configuration(good: &Scripted, bad: &Scripted, policy: &str) -> String {
+fn configuration(good: &Address, bad: &Address, policy: &str) -> String {
     CONFIGURATION
-        .replace("GOOD", &good.address.to_string())
-        .replace("BAD", &bad.address.to_string())
+        .replace("GOOD", &good.to_string())
+        .replace("BAD", &bad.to_string())
         .replace("POLICY", policy)
 }
 
-async fn check(fault: &(u8, &'static [u8], bool, &str), policy: &str) {
+async fn check(fault: &(At, &'static [u8], bool, &str), policy: &str) {
     let (at, say, hang, log) = *fault;
-    let what = format!("{} at {}, {policy}", say.escape_ascii(), char::from(at));
-    let script = Script {
-        at,
-        say: say.to_vec(),
-        hang,
-    };
-    let good = Scripted::start(Script::default()).unwrap();
-    let bad = Scripted::start(script).unwrap();
-    let configuration = configuration(&good, &bad, policy);
+    let what = format!("{} at {}, {policy}", say.escape_ascii(), at.name());
+    let last = if hang { Act::Hang } else { Act::Close };
+    let fault = FilterScript::new("bad").at(at, [Act::Raw(Bytes::from_static(say)), last]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = |name: &str| Address::Unix(folder.path().join(name));
+    let good = FilterServer::start(&socket("good"), FilterScript::new("good")).await;
+    let good = good.unwrap();
+    let bad = FilterServer::start(&socket("bad"), fault).await.unwrap();
+    let configuration = configuration(good.address(), bad.address(), policy);
     let daemon = Daemon::configured("milter-orchestrator", &configuration).unwrap();
     let other = Address::Unix(daemon.directory().join("other.sock"));
     let envelope = Envelope::default();
