@@ -13,6 +13,7 @@ use milter_proto::wire::options::MacroStage;
 use milter_proto::wire::{Actions, Command, Macros, Offer, Steps};
 
 use super::Session;
+use super::introduce::Introduced;
 use super::lineup::Segment;
 use crate::proxy::child::{Asked, ChildError, Link, State, Then};
 use crate::proxy::message::{Pairs, Told};
@@ -33,16 +34,6 @@ enum Move {
     Wait,
     /// What should be told cannot be read back.
     Lost(String),
-}
-
-/// What became of telling a filter who the client is.
-enum Introduced {
-    /// It is told something, or has heard of it in vain.
-    Told,
-    /// It knows everything.
-    Known,
-    /// It has to wait.
-    Waits,
 }
 
 impl Session {
@@ -150,58 +141,6 @@ impl Session {
                 false
             }
         }
-    }
-
-    /// Tells a filter of the chain what it does not know yet of the client.
-    fn introduce(&mut self, index: usize) -> Introduced {
-        let child = &self.children[index];
-        if !self.order.contains(&index) || child.accepted || child.refusal.is_some() {
-            return Introduced::Known;
-        }
-        let known = &self.introduction;
-        let (at, next, told) = if !child.connect_told {
-            (Position::Connect, Position::Helo, known.connect.clone())
-        } else if child.helo_told != known.helo_number {
-            (Position::Helo, Position::Unknown, known.helo.clone())
-        } else if child.unknown_told != known.unknown_number {
-            (Position::Unknown, Position::Mail, known.unknown.clone())
-        } else {
-            return Introduced::Known;
-        };
-        let Some(told) = told else {
-            return Introduced::Known;
-        };
-        let told = match at {
-            Position::Unknown if !self.may_hear_unknown(index) => None,
-            _ if !self.is_clear(index, at, next) => return Introduced::Waits,
-            _ => Some(told),
-        };
-        let child = &mut self.children[index];
-        match at {
-            Position::Connect => child.connect_told = true,
-            Position::Helo => child.helo_told = self.introduction.helo_number,
-            _ => {
-                child.unknown_told = self.introduction.unknown_number;
-                child.unknown_word = None;
-            }
-        }
-        if let Some(told) = told
-            && !self.tell(index, at, next, told)
-        {
-            return Introduced::Waits;
-        }
-        Introduced::Told
-    }
-
-    /// Whether an unknown command can still be told: not to a filter that is being told everything
-    /// again, which may be too far for it, or not far enough.
-    fn may_hear_unknown(&self, index: usize) -> bool {
-        let waits = self
-            .pending
-            .is_some_and(|pending| pending.at == Some(Position::Unknown));
-        let agreed = self.mta.agreed.as_ref();
-        let unanswered = agreed.is_some_and(|agreed| agreed.steps.contains(Steps::NR_UNKNOWN));
-        (waits || unanswered) && self.children[index].stage() <= self.side.stage()
     }
 
     /// The next event of the message for a filter at `position`.
@@ -356,7 +295,7 @@ impl Session {
     }
 
     /// Tells a filter of an event and notes what it owes.
-    fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
+    pub(super) fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
         let now = self.now;
         self.tell_loose_macros(index, at);
         let child = &mut self.children[index];
