@@ -13,10 +13,10 @@ const STAGES: [&str; 10] = [
     "connect", "helo", "mail", "rcpt", "data", "header", "eoh", "body", "unknown", "eom",
 ];
 const VERDICTS: [&str; 6] = ["accept", "reject", "tempfail", "discard", "reply", "skip"];
-const EDITS: [&str; 12] = [
+/// Where a field is inserted between others is a matter of the mail server, and not of masks.
+const EDITS: [&str; 11] = [
     "add\tX-New\tvalue",
     "insert\t0\tX-Top\tvalue",
-    "insert\t2\tX-Test\tvalue",
     "change\tX-Test\t2\tchanged",
     "delete\tX-Test\t1",
     "rcpt\t<three@example.org>",
@@ -115,8 +115,10 @@ async fn combinations_of_masks() {
         for _ in 0..numbers.next(3) {
             rest.push(format!("symbols\t{}\t{{mail_addr}} i j", numbers.next(7)));
         }
-        for _ in 0..numbers.next(5) {
-            rest.push(EDITS[numbers.next(EDITS.len())].to_owned());
+        for edit in EDITS {
+            if numbers.next(3) == 0 {
+                rest.push(edit.to_owned());
+            }
         }
         same(&sample, &script(steps, &rest)).await;
     }

@@ -12,7 +12,7 @@ use milter_proto::message::{self, Connection, Header};
 use milter_proto::net::{Address, Client, Timeouts};
 use milter_proto::session::Event;
 use milter_proto::verdict::Verdict;
-use milter_proto::wire::{Actions, Offer, Steps, VERSION};
+use milter_proto::wire::{Actions, MacroStage, Offer, Steps, VERSION};
 use milter_tests::compiled;
 use milter_tests::mta::Message;
 use milter_tests::process::{PATIENCE, Process};
@@ -210,9 +210,15 @@ impl Talk {
         if self.tell(helo, &[]).await != Next::GoOn {
             return;
         }
-        self.message("4TEST1", "Hello.\r\n".repeat(3), false).await;
-        let unknown = Event::Unknown(Bytes::from_static(b"XYZZY  one two"));
-        if self.tell(unknown, &[]).await == Next::ConnectionEnds {
+        let unknown = |line| Event::Unknown(Bytes::from_static(line));
+        if self.tell(unknown(b"FIRST"), &[]).await == Next::ConnectionEnds {
+            return;
+        }
+        let body = "Hello.\r\n".repeat(3);
+        // A filter that has accepted a message hears of no unknown command before the next one.
+        if self.message("4TEST1", body, false).await == Next::GoOn
+            && self.tell(unknown(b"XYZZY  one two"), &[]).await == Next::ConnectionEnds
+        {
             return;
         }
         self.message("4TEST2", String::new(), true).await;
@@ -221,22 +227,24 @@ impl Talk {
     }
 
     /// One message, to its end or to the first verdict that ends it.
-    async fn message(&mut self, id: &str, body: String, given_up: bool) {
+    async fn message(&mut self, id: &str, body: String, given_up: bool) -> Next {
         let mut events = self.envelope(id);
         events.extend(self.content(body, given_up));
         let ended = events.len();
         for (number, (event, macros)) in events.into_iter().enumerate() {
             let macros: Vec<(&str, &str)> = macros.iter().map(|(n, v)| (*n, v.as_str())).collect();
-            if self.tell(event, &macros).await != Next::GoOn {
+            let next = self.tell(event, &macros).await;
+            if next != Next::GoOn {
                 if number + 1 < ended {
                     self.tell(Event::Abort, &[]).await;
                 }
-                return;
+                return next;
             }
         }
         if given_up {
             self.tell(Event::Abort, &[]).await;
         }
+        Next::GoOn
     }
 
     fn envelope(&self, id: &str) -> Vec<(Event, Vec<(&'static str, String)>)> {
@@ -299,15 +307,36 @@ impl Talk {
         events
     }
 
+    /// Those of the macros that an MTA sends: all, or what was asked for at that stage.
+    fn asked_for(&self, event: &Event, macros: &[(&str, &str)]) -> Vec<(Bytes, Bytes)> {
+        let stage = MacroStage::from_code(event.clone().into_command().code());
+        let lists = self.client.options().macros.iter();
+        let list = lists
+            .filter(|(named, _)| Some(*named) == stage)
+            .map(|(_, list)| list);
+        let list = list
+            .map(|list| String::from_utf8_lossy(list).into_owned())
+            .next();
+        let bare = |name: &str| name.trim_matches(['{', '}']).to_owned();
+        let asked = |name: &str| {
+            list.as_ref().is_none_or(|list| {
+                let mut names = list.split_ascii_whitespace();
+                names.any(|asked| bare(asked) == bare(name))
+            })
+        };
+        let owned = |text: &str| Bytes::from(text.to_owned());
+        macros
+            .iter()
+            .filter(|(name, _)| asked(name))
+            .map(|(name, value)| (owned(name), owned(value)))
+            .collect()
+    }
+
     /// Tells one thing and notes what is answered to it, unless that is "go on".
     async fn tell(&mut self, event: Event, macros: &[(&str, &str)]) -> Next {
         let what = format!("{event:?}");
         let stage: String = what.chars().take_while(char::is_ascii_alphabetic).collect();
-        let owned = |text: &str| Bytes::from(text.to_owned());
-        let macros: Vec<(Bytes, Bytes)> = macros
-            .iter()
-            .map(|(name, value)| (owned(name), owned(value)))
-            .collect();
+        let macros = self.asked_for(&event, macros);
         let macros = (!macros.is_empty()).then_some(&macros[..]);
         let response = match self.client.send(event, macros).await {
             Ok(response) => response,
