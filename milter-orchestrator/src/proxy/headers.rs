@@ -32,9 +32,6 @@ pub(crate) enum MtaKind {
 /// configuration. The second stands for its own Received.
 const SENDMAIL_TEMPLATES: usize = 9;
 
-/// Position of the first client field for Sendmail is this many further than for the client.
-const SENDMAIL_BASE: u32 = 8;
-
 /// Behind every field that a message can have: Sendmail appends there.
 const END: u32 = 0x7fff_ffff;
 
@@ -450,18 +447,18 @@ impl Headers {
     fn insertions(&self, trailing: usize, found: &[Id]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::new();
         let mut surviving = 0;
-        let mut sent = 0;
-        let mut below_own = false;
+        // Of the list that the MTA itself has: Sendmail counts what it shows nobody.
+        let mut nodes: u32 = 0;
         for id in &self.order[..trailing] {
             let element = &self.elements[*id];
             match &element.origin {
                 Origin::Own => {
-                    below_own = true;
+                    nodes += 1;
                     surviving += 1;
                 }
-                Origin::Template => {}
+                Origin::Template => nodes += 1,
                 Origin::Sent { .. } => {
-                    sent += 1;
+                    nodes += 1;
                     surviving += u32::from(!element.deleted);
                 }
                 Origin::Added | Origin::Inserted | Origin::ChangedIntoBeing => {
@@ -470,9 +467,8 @@ impl Headers {
                     }
                     let index = match self.kind {
                         MtaKind::Postfix => surviving,
-                        MtaKind::Sendmail if !below_own => 0,
-                        MtaKind::Sendmail if sent == 0 => 1,
-                        MtaKind::Sendmail => SENDMAIL_BASE + sent,
+                        // Behind the node of that number; the first has the number 0.
+                        MtaKind::Sendmail => nodes.saturating_sub(1),
                     };
                     let Header { name, value } = element.header.clone();
                     edits.push(Edit::insert(index, name, value));
@@ -540,7 +536,8 @@ impl Headers {
             .rposition(|id| {
                 let element = &self.elements[*id];
                 match element.origin {
-                    Origin::Own => true,
+                    // Sendmail may write a template, and what is above it stays above it.
+                    Origin::Own | Origin::Template => true,
                     Origin::Sent { .. } => !element.deleted,
                     _ => false,
                 }
