@@ -6,6 +6,7 @@ mod clamd;
 mod demo;
 mod finding;
 mod fuzz;
+mod integration;
 mod interrupt;
 mod layers;
 mod postfix;
@@ -94,6 +95,21 @@ enum Command {
         #[arg(long)]
         optimised: bool,
     },
+    /// Compare random chains of filters on real mail servers, with the orchestrator and without
+    Integration {
+        /// On this server alone (default: on all)
+        #[arg(long)]
+        mta: Option<integration::Mta>,
+        /// The seed of the first script; the others follow
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many scripts (default: 2000 on postfix, 500 on sendmail)
+        #[arg(long)]
+        scripts: Option<u64>,
+        /// How many at the same time
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+        lanes: u8,
+    },
     /// Install the Debian packages that the other commands need
     Setup {
         /// Install nothing; say what is missing
@@ -140,6 +156,17 @@ fn main() -> ExitCode {
             targets,
             list,
             optimised,
+        }),
+        Command::Integration {
+            mta,
+            seed,
+            scripts,
+            lanes,
+        } => integration::run(integration::Options {
+            mta,
+            seed,
+            scripts,
+            lanes,
         }),
         Command::Setup { no_install } => setup::run(!no_install),
     };

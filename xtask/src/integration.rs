@@ -1,0 +1,79 @@
+//! `cargo xtask integration`: random chains of filters on real mail servers, with the orchestrator
+//! and without; everything that can be seen must be equal.
+//!
+//! The work is done by a program of the package of tests, which this builds and starts; a script
+//! that differs comes out smaller, as text, with the command that repeats it. A server that cannot
+//! run here is an error: nothing is passed over in silence.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::workspace::{self, Profile};
+
+/// The program, and the package that it is part of.
+const PROGRAM: (&str, &str) = ("equivalence", "milter-tests");
+
+/// A mail server that chains are compared on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mta {
+    /// Debian's Postfix
+    Postfix,
+    /// Debian's sendmail
+    Sendmail,
+}
+
+impl Mta {
+    const ALL: [Self; 2] = [Self::Postfix, Self::Sendmail];
+
+    /// How the program calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postfix => "postfix",
+            Self::Sendmail => "sendmail",
+        }
+    }
+
+    /// Scripts when nobody says how many.
+    fn scripts(self) -> u64 {
+        match self {
+            Self::Postfix => 2000,
+            Self::Sendmail => 500,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// On which server; on all of them without it.
+    pub(crate) mta: Option<Mta>,
+    /// The seed of the first script; the others follow.
+    pub(crate) seed: u64,
+    /// How many scripts; a number for each server without it.
+    pub(crate) scripts: Option<u64>,
+    /// How many at the same time.
+    pub(crate) lanes: u8,
+}
+
+/// Runs the scripts; an error when one differs, or a server cannot run.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let folder = workspace::build_daemons(Profile::Dev)?;
+    let (program, package) = PROGRAM;
+    workspace::succeed(workspace::cargo().args(["build", "--package", package, "--bin", program]))?;
+    let mut differ = Vec::new();
+    for mta in Mta::ALL {
+        if options.mta.is_some_and(|wanted| wanted != mta) {
+            continue;
+        }
+        let scripts = options.scripts.unwrap_or(mta.scripts());
+        let mut compare = Command::new(folder.join(program));
+        compare.arg(mta.name());
+        compare.args([options.seed, scripts, u64::from(options.lanes)].map(|n| n.to_string()));
+        if let Err(error) = workspace::succeed(&mut compare) {
+            differ.push(format!("{}: {error:#}", mta.name()));
+        }
+    }
+    ensure!(differ.is_empty(), "{}", differ.join("; "));
+    Ok(())
+}
