@@ -117,17 +117,32 @@ pub(crate) fn merge(mta: &Offer, wishes: &[Wish<'_>]) -> Offer {
     }
 }
 
-/// Everything that somebody may do, quarantine by policy included.
+/// Everything that somebody may do, quarantine by policy included, and what that comes to.
 fn merge_actions(wishes: &[Wish<'_>]) -> Actions {
     wishes.iter().fold(Actions::empty(), |mut all, wish| {
         if !wish.shadow {
-            all |= wish.answer.map_or(Actions::all(), |answer| answer.actions);
+            all |= wish
+                .answer
+                .map_or(Actions::all(), |answer| written(answer.actions));
         }
         if wish.quarantines {
             all |= Actions::QUARANTINE;
         }
         all
     })
+}
+
+/// What edits that these actions allow are written as: a change of a field that is not there adds
+/// it, and a recipient without parameters is a recipient.
+fn written(actions: Actions) -> Actions {
+    let mut written = actions;
+    if actions.contains(Actions::CHANGE_HEADERS) {
+        written |= Actions::ADD_HEADERS;
+    }
+    if actions.contains(Actions::ADD_RECIPIENT_ARGS) {
+        written |= Actions::ADD_RECIPIENT;
+    }
+    written
 }
 
 /// What may be left out, what is not answered, and what is understood.

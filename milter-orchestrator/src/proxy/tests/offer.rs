@@ -211,3 +211,23 @@ fn what_cannot_be_made_up_for_is_offered_only_when_the_mta_has_it() {
     assert_eq!(offered.steps, Steps::NEGOTIABLE - missing);
     assert!(!merge(&old, &[]).steps.contains(Steps::LEADING_SPACE));
 }
+
+#[test]
+fn an_edit_can_be_written_as_another() {
+    let table = [
+        (
+            Actions::CHANGE_HEADERS,
+            Actions::CHANGE_HEADERS | Actions::ADD_HEADERS,
+        ),
+        (
+            Actions::ADD_RECIPIENT_ARGS,
+            Actions::ADD_RECIPIENT_ARGS | Actions::ADD_RECIPIENT,
+        ),
+        (Actions::ADD_HEADERS, Actions::ADD_HEADERS),
+        (Actions::ADD_RECIPIENT, Actions::ADD_RECIPIENT),
+    ];
+    for (asked, expected) in table {
+        let merged = merged(&[answer(asked, Steps::empty())]);
+        assert_eq!(merged.actions - Actions::SET_MACRO_LIST, expected);
+    }
+}
