@@ -1,35 +1,147 @@
-//! Chains of filters on a real mail server, with the orchestrator and without.
+//! Chains of filters on a real mail server, with the orchestrator and without: the scenarios that
+//! were written, and some random ones. Many more run with `cargo xtask integration`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use milter_proto::testkit::Scenario;
+use milter_tests::equivalence::campaign::{self, Watch};
 use milter_tests::equivalence::mta::{Entry, Mta};
 use milter_tests::equivalence::postfix::Postfix;
 use milter_tests::equivalence::rig::Rig;
 use milter_tests::skip::skip;
 
+/// How many random scenarios, always the same ones.
+const RANDOM: u64 = 80;
+
+/// Written for what is easily got wrong: the name, the filters, the message. All run with the same
+/// dialogue, by the default and strictly.
+const WRITTEN: &[(&str, &str)] = &[
+    (
+        "a change of a field that is not there adds it",
+        r#"
+filter one
+  actions change-headers
+  at end: change 10 "Received" "x"; change 1 "X-New" "y"; continue
+"#,
+    ),
+    (
+        "what one adds, the next finds at its place",
+        r#"
+filter one
+  actions add-headers change-headers
+  at end: insert 0 "X-A" "top"; insert 1 "X-A" "below"; add "X-A" "end"; continue
+filter two
+  actions add-headers change-headers
+  at end: delete 3 "X-A"; change 2 "x-a" "changed"; insert 2 "X-B" "mid"; continue
+filter three
+  actions add-headers change-headers
+  at end: delete 1 "Received"; insert 100 "X-C" "last"; continue
+"#,
+    ),
+    (
+        "deletions shift what comes behind them",
+        r#"
+filter one
+  actions change-headers
+  at end: delete 1 "X-A"; change 1 "X-A" "first now"; delete 2 "X-A"; continue
+filter two
+  actions change-headers
+  at end: change 1 "X-A" "again"; continue
+"#,
+    ),
+    (
+        "the last body counts, and ends with a line end",
+        r#"
+filter one
+  actions change-body
+  at end: replace-body "first body"; continue
+filter two
+  actions change-body
+  at end: replace-body "second\nbody\r"; replace-body "\nno end"; continue
+"#,
+    ),
+    (
+        "recipients and sender in order",
+        r#"
+filter one
+  actions add-recipient delete-recipient change-sender
+  at end: add-recipient "<n1@equal.test>"; sender "<one@from.test>"; continue
+filter two
+  actions delete-recipient change-sender add-recipient-args
+  at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>"; add-recipient "n2@equal.test" "NOTIFY=NEVER"; sender "<two@from.test>" "RET=HDRS"; continue
+"#,
+    ),
+    (
+        "quarantine by the last filter",
+        r#"
+filter one
+  actions add-headers
+  at end: add "X-A" "1"; continue
+filter two
+  actions quarantine
+  at end: quarantine "odd"; continue
+"#,
+    ),
+    (
+        "a refused recipient is that one alone",
+        r#"
+filter one
+  at rcpt 2: reply "550-5.7.1 not\r\n550 5.7.1 100%% you"
+filter two
+  actions add-headers
+  at end: add "X-A" "1"; continue
+"#,
+    ),
+    (
+        "a refusal drops the edits of all",
+        r#"
+filter one
+  actions add-headers
+  at end: add "X-A" "1"; continue
+filter two
+  at end: reply "451 4.7.1 later"
+"#,
+    ),
+];
+
+const DIALOGUE: &str = r#"
+smtp
+  C: EHLO client.test
+  C: MAIL FROM:<s@from.test> BODY=8BITMIME
+  C: RCPT TO:<r1@equal.test> NOTIFY=NEVER
+  C: RCPT TO:<r2@equal.test>
+  C: DATA
+  | Received: from a by b
+  | X-A: one
+  | x-a:two
+  | Subject:  spaces
+  | X-A:
+  |  three
+  |
+  | hello
+  | .
+  C: RSET
+  C: MAIL FROM:<>
+  C: RCPT TO:<nobody@equal.test>
+  C: RCPT TO:<r1@equal.test>
+  C: RCPT TO:<r2@equal.test>
+  C: DATA
+  |
+  C: QUIT
+"#;
+
 fn postfix(entries: &[Entry], sink: SocketAddr) -> anyhow::Result<Arc<dyn Mta>> {
     Ok(Arc::new(Postfix::start(entries, sink)?))
 }
 
-const FIRST: &str = r#"
-filter one
-  actions add-headers change-headers
-  at end: insert 0 "X-Top" "1"; add "X-End" "2"; continue
-filter two
-  actions add-headers change-headers
-  at end: change 1 "X-End" "3"; continue
-smtp
-  C: EHLO client.test
-  C: MAIL FROM:<a@from.test>
-  C: RCPT TO:<b@equal.test>
-  C: DATA
-  | Subject: x
-  |
-  | hello
-  C: QUIT
-"#;
+/// Nobody looks on.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn progress(&self, _: usize, _: usize) {}
+    fn differs(&self, _: &str) {}
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postfix_does_the_same() {
@@ -37,10 +149,48 @@ async fn postfix_does_the_same() {
         skip("equivalence::postfix_does_the_same", why);
         return;
     }
-    let rig = Rig::start(1, postfix).await.unwrap();
-    let scenario = Scenario::parse("first", FIRST).unwrap();
-    let found = rig.compare(&scenario).await.unwrap();
-    if let Some(found) = found {
-        panic!("{found}\n{}", rig.log());
+    let rig = Rig::start(3, postfix).await.unwrap();
+    for (name, filters) in WRITTEN {
+        for strict in [false, true] {
+            let mut scenario = Scenario::parse(name, &format!("{filters}{DIALOGUE}")).unwrap();
+            scenario.chain.strict = strict;
+            let found = rig.compare(&scenario).await.unwrap();
+            if let Some(found) = found {
+                panic!("{name}, strict {strict}: {found}\n{}", rig.log());
+            }
+        }
     }
+    let summary = campaign::run(&rig, 1, RANDOM, &Unwatched).await.unwrap();
+    assert_eq!(summary.ran as u64, RANDOM);
+    assert!(
+        summary.failures.is_empty(),
+        "{}",
+        summary.failures.join("\n")
+    );
+}
+
+/// The comparison must be able to fail: a scenario that asks for a known deviation differs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_difference_is_found_and_made_small() {
+    if let Some(why) = Postfix::missing() {
+        skip("equivalence::a_difference_is_found_and_made_small", why);
+        return;
+    }
+    let rig = Rig::start(1, postfix).await.unwrap();
+    // Postfix asks nobody after a quarantine; the orchestrator does.
+    let filters = r#"
+filter one
+  actions quarantine
+  at end: quarantine "odd"; continue
+filter two
+  actions add-headers
+  at end: add "X-A" "1"; add "X-B" "2"; continue
+"#;
+    let scenario = Scenario::parse("deviation", &format!("{filters}{DIALOGUE}")).unwrap();
+    let found = rig.compare(&scenario).await.unwrap().unwrap();
+    let shrink = milter_tests::equivalence::shrink::shrink;
+    let (smallest, difference) = shrink(&rig, scenario, found).await.unwrap();
+    assert_eq!(smallest.filters.len(), 2, "{smallest}");
+    let steps = smallest.smtp[0].steps.len();
+    assert!(steps <= 5, "{smallest}\n{difference}");
 }

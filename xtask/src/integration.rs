@@ -66,7 +66,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         if options.mta.is_some_and(|wanted| wanted != mta) {
             continue;
         }
-        let scripts = options.scripts.unwrap_or(mta.scripts());
+        let scripts = options.scripts.unwrap_or_else(|| mta.scripts());
         let mut compare = Command::new(folder.join(program));
         compare.arg(mta.name());
         compare.args([options.seed, scripts, u64::from(options.lanes)].map(|n| n.to_string()));

@@ -111,13 +111,18 @@ pub fn scenario(seed: u64) -> Scenario {
         ..Scenario::default()
     };
     scenario.chain.strict = dice.once_in(2);
-    if !scenario.chain.strict {
-        without_deviations(&mut scenario);
-    }
+    without_deviations(&mut scenario);
     scenario
 }
 
 /// Takes out what is different behind the orchestrator on purpose.
+///
+/// * ABORT goes to filters that are in a message, as Sendmail has it, not after every message. One
+///   that hears of no MAIL and ends a message early must not depend on counting.
+/// * A name in HELO that a later filter refuses is refused before earlier filters hear of MAIL or
+///   unknown commands.
+///
+/// And where the route is not strict:
 ///
 /// * Filters that may not change the message hear of MAIL and of content side by side, so a later
 ///   one can hear of a message that an earlier one refuses. It cannot tell what the number of the
@@ -125,21 +130,43 @@ pub fn scenario(seed: u64) -> Scenario {
 /// * After a filter's quarantine Postfix asks no later filter; the orchestrator does, since what
 ///   a later one finds must not depend on what an earlier one suspects.
 pub fn without_deviations(scenario: &mut Scenario) {
+    for filter in &mut scenario.filters {
+        if filter.offer.steps.contains(Steps::NO_MAIL) {
+            filter.cues.iter_mut().for_each(forget_numbers);
+        }
+    }
+    let refuses_helo = |cue: &Cue| cue.at == At::Helo && !passes(cue);
+    let refuses_helo = |filter: &FilterScript| filter.cues.iter().any(refuses_helo);
+    let helo = scenario.filters.iter().rposition(refuses_helo);
+    for filter in &mut scenario.filters[..helo.unwrap_or_default()] {
+        let early = |cue: &Cue| matches!(cue.at, At::Mail | At::Unknown);
+        filter.cues.retain(|cue| !early(cue));
+    }
+    if scenario.chain.strict {
+        return;
+    }
     let mut miscounts = false;
     for filter in &mut scenario.filters {
         if miscounts {
-            for cue in &mut filter.cues {
-                cue.message = None;
-            }
+            filter.cues.iter_mut().for_each(forget_numbers);
         }
         miscounts |= filter.cues.iter().any(refuses);
     }
     let last = scenario.filters.len().saturating_sub(1);
     for filter in &mut scenario.filters[..last] {
         for cue in &mut filter.cues {
-            cue.acts
-                .retain(|act| !matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. }))));
+            let quarantines =
+                |act: &Act| matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. })));
+            cue.acts.retain(|act| !quarantines(act));
         }
+    }
+}
+
+fn forget_numbers(cue: &mut Cue) {
+    cue.message = None;
+    // Recipients are told one filter after the other: their numbers are the same.
+    if cue.at != At::Rcpt {
+        cue.nth = None;
     }
 }
 
@@ -149,13 +176,17 @@ fn refuses(cue: &Cue) -> bool {
         cue.at,
         At::Rcpt | At::EndOfMessage | At::Unknown | At::Connect | At::Helo
     );
+    of_message && !passes(cue)
+}
+
+fn passes(cue: &Cue) -> bool {
     let passes = |act: &Act| {
         matches!(
             act,
             Act::Say(Reply::Continue | Reply::Accept | Reply::Skip | Reply::Progress)
         )
     };
-    of_message && !cue.acts.iter().all(passes)
+    cue.acts.iter().all(passes)
 }
 
 fn filter(dice: &mut Dice, number: usize) -> FilterScript {

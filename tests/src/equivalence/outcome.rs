@@ -6,7 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use milter_proto::testkit::{Act, At, FilterScript, Scenario, Told};
-use milter_proto::wire::{Command, Reply};
+use milter_proto::wire::{Command, Reply, Steps};
 
 use super::client::Spoken;
 use super::mta::Fate;
@@ -147,7 +147,10 @@ impl Outcome {
             return Some("what became of a message".to_owned());
         }
         let filters = scenario.filters.iter().enumerate();
-        filters.into_iter().find_map(|(number, script)| {
+        // Without MAIL it is not told where one message ends and the next begins.
+        let mut filters =
+            filters.filter(|(_, script)| !script.offer.steps.contains(Steps::NO_MAIL));
+        filters.find_map(|(number, script)| {
             let direct = seen(self.told.get(number)?, script, ids[0]);
             let proxied = seen(proxied.told.get(number)?, script, ids[1]);
             told_differently(&direct, &proxied)
