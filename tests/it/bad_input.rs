@@ -3,3 +3,4 @@
 mod child;
 mod configuration;
 mod conversation;
+mod hostile;

@@ -1,12 +1,19 @@
 //! From a filter, through the real orchestrator: whatever it does wrong costs the messages that it
-//! should have seen what its `on_failure` says, and no other message anything.
+//! should have seen what its `on_failure` says, and no other message anything. Nothing of what it
+//! said reaches the MTA, its connection is closed at once, and one line of the log says which
+//! filter it was, and what.
 
-use bytes::Bytes;
+use std::time::Duration;
+
 use milter_proto::net::Address;
-use milter_proto::testkit::{Act, At, FilterScript, FilterServer};
+use milter_proto::testkit::{FilterScript, FilterServer};
 use milter_proto::verdict::Verdict;
-use milter_tests::mta::{Envelope, Message, deliver};
+use milter_proto::wire::{Actions, Steps};
+use milter_tests::mta::{Delivery, Envelope, Message, deliver};
+use milter_tests::process::PATIENCE;
 use milter_tests::programs::Daemon;
+
+use super::hostile::{Hostile, Misdeed, Then};
 
 /// Both listeners, and a route for each.
 const CONFIGURATION: &str = r#"
@@ -26,59 +33,237 @@ command_timeout = "300ms"
 end_of_message_timeout = "300ms"
 "#;
 
-/// Where it goes wrong, what is said there, whether it hangs then or closes, and what the log says
-/// of it.
-const FAULTS: &[(At, &[u8], bool, &str)] = &[
-    (At::Mail, b"", false, "closed"),
-    (At::Header, b"", false, "closed"),
-    (At::EndOfMessage, b"", false, "closed"),
-    (At::Header, b"", true, "no answer"),
-    (At::EndOfMessage, b"", true, "no answer"),
-    (At::Rcpt, &[0; 4], true, "frame of length 0"),
-    (
-        At::EndOfMessage,
-        &[0x80, 0, 0, 0, b'c'],
-        true,
-        "over the limit",
-    ),
-    (At::EndOfMessage, &[0, 0, 0, 9, b'h'], false, "closed"),
-    (
-        At::EndOfMessage,
-        b"220 mx.example.org ESMTP\r\n",
-        true,
-        "text",
-    ),
-    (
-        At::EndOfHeaders,
-        &[0, 0, 0, 1, b'?'],
-        true,
-        "unknown frame type",
-    ),
-    (
-        At::Header,
-        &[0, 0, 0, 5, b'h', b'A', 0, b'b', 0],
-        true,
-        "before the end of the message",
-    ),
-    (
-        At::EndOfMessage,
-        &[0, 0, 0, 5, b'h', b'A', 0, b'b', 0],
-        true,
-        "not negotiated",
-    ),
-    (
-        At::EndOfMessage,
-        &[0, 0, 0, 3, b'h', b'A', 0],
-        true,
-        "malformed",
-    ),
-    (
-        At::EndOfMessage,
-        &[0, 0, 0, 3, b'y', b'x', 0],
-        true,
-        "reply",
-    ),
-];
+/// A second, and one more for a machine that has other things to do.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// What comes of a misdeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The filter has failed: its policy speaks for it.
+    Fails,
+    /// The message is taken with edits that are harmless now.
+    MadeHarmless,
+}
+
+/// A row: what it does, at which command, the bytes, what follows, and what the log says.
+struct Row {
+    what: &'static str,
+    misdeed: Misdeed,
+    outcome: Outcome,
+    log: &'static str,
+}
+
+fn row(what: &'static str, at: u8, say: &[u8], then: Then, log: &'static str) -> Row {
+    Row {
+        what,
+        misdeed: Misdeed {
+            at,
+            say: say.to_vec(),
+            then,
+            actions: Actions::empty(),
+            steps: Steps::empty(),
+        },
+        outcome: Outcome::Fails,
+        log,
+    }
+}
+
+/// A frame with this code and payload.
+fn frame(code: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len() + 1).unwrap();
+    [&length.to_be_bytes()[..], &[code], payload].concat()
+}
+
+/// One that may make edits, at the end of the message.
+fn editing(what: &'static str, say: &[u8], outcome: Outcome, log: &'static str) -> Row {
+    let then = match outcome {
+        Outcome::Fails => Then::Hangs,
+        Outcome::MadeHarmless => Then::GoesOn,
+    };
+    let mut row = row(what, b'E', say, then, log);
+    row.misdeed.actions = Actions::all() - Actions::SET_MACRO_LIST;
+    row.outcome = outcome;
+    row
+}
+
+/// What is no frame, or none of the protocol.
+fn frames() -> Vec<Row> {
+    use Then::{Closes, Drips, Hangs};
+    vec![
+        row("length 0", b'R', &[0; 4], Hangs, "frame of length 0"),
+        row(
+            "2^31",
+            b'E',
+            &[0x80, 0, 0, 0, b'c'],
+            Hangs,
+            "over the limit",
+        ),
+        row("2^32-1", b'M', &[0xff; 5], Hangs, "over the limit"),
+        row("16 MB", b'L', &[1, 0, 0, 0, b'c'], Hangs, "over the limit"),
+        row(
+            "1 MB announced",
+            b'E',
+            &[0, 0x10, 0, 0, b'b'],
+            Hangs,
+            "no answer",
+        ),
+        row("drips", b'E', &[0, 0, 0xff, 0, b'h'], Drips, "no answer"),
+        row(
+            "drips early",
+            b'M',
+            &[0, 0, 0xff, 0, b'y'],
+            Drips,
+            "no answer",
+        ),
+        row("cut off", b'E', &[0, 0, 0, 9, b'h'], Closes, "closed"),
+        row(
+            "unknown code",
+            b'N',
+            &[0, 0, 0, 1, b'?'],
+            Hangs,
+            "unknown frame type",
+        ),
+        row(
+            "SMTP",
+            b'E',
+            b"220 mx.example.org ESMTP\r\n",
+            Hangs,
+            "not milter",
+        ),
+        row(
+            "HTTP",
+            b'C',
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            Hangs,
+            "not milter",
+        ),
+        row(
+            "a log line",
+            b'M',
+            b"UNKNOWN COMMAND\n",
+            Hangs,
+            "not milter",
+        ),
+        row(
+            "TLS",
+            b'H',
+            &[0x15, 3, 1, 0, 2, 2, 70],
+            Hangs,
+            "over the limit",
+        ),
+    ]
+}
+
+/// Good frames where they do not belong, silence, and closing.
+fn order() -> Vec<Row> {
+    use Then::{Closes, Hangs};
+    let edit: &[u8] = &[0, 0, 0, 5, b'h', b'A', 0, b'b', 0];
+    let twice: &[u8] = b"\0\0\0\x01c\0\0\0\x01c";
+    let half: &[u8] = b"\0\0\0\x01c\0\0";
+    let answer: &[u8] = b"\0\0\0\x01c";
+    let offer: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\0\0\0";
+    let mut unasked = row("answers in spite of NR", b'L', answer, Hangs, "no answer");
+    unasked.misdeed.steps = Steps::NR_HEADER;
+    vec![
+        row("closes at MAIL", b'M', b"", Closes, "closed"),
+        row("closes in the header", b'L', b"", Closes, "closed"),
+        row("closes at the end", b'E', b"", Closes, "closed"),
+        row("hangs in the header", b'L', b"", Hangs, "no answer"),
+        row("hangs at the end", b'E', b"", Hangs, "no answer"),
+        row("two answers", b'M', twice, Hangs, "nothing asked for"),
+        row(
+            "two answers at the end",
+            b'E',
+            twice,
+            Hangs,
+            "nothing asked for",
+        ),
+        row(
+            "half an answer more",
+            b'R',
+            half,
+            Hangs,
+            "nothing asked for",
+        ),
+        row(
+            "edit before the end",
+            b'L',
+            edit,
+            Hangs,
+            "before the end of the message",
+        ),
+        row("edit not negotiated", b'E', edit, Hangs, "not negotiated"),
+        row("a second offer", b'M', offer, Hangs, "'O'"),
+        row("shutdown", b'R', b"\0\0\0\x014", Hangs, "cut off"),
+        row("connection failed", b'E', b"\0\0\0\x01f", Hangs, "cut off"),
+        row("skip at the end", b'E', b"\0\0\0\x01s", Hangs, "'s'"),
+        unasked,
+    ]
+}
+
+/// Payloads that are none.
+fn payloads() -> Vec<Row> {
+    use Then::Hangs;
+    let short = frame(b'O', b"\0\0\0\x06");
+    let version = frame(b'O', b"\0\0\0\x07\0\0\0\0\0\0\0\0");
+    let old = frame(b'O', b"\0\0\0\x01\0\0\0\0\0\0\0\0");
+    let lines = frame(b'y', b"550 EVIL\n250 EVIL\0");
+    let no_end = frame(b'y', b"550 EVIL");
+    let positive = frame(b'y', b"250 EVIL\0");
+    vec![
+        row("short offer", b'O', &short, Hangs, "malformed"),
+        row("version 7", b'O', &version, Hangs, "version 7"),
+        row("version 1", b'O', &old, Hangs, "version 1"),
+        row(
+            "another answer to the offer",
+            b'O',
+            b"\0\0\0\x01c",
+            Hangs,
+            "'c'",
+        ),
+        row(
+            "edit without end",
+            b'E',
+            &[0, 0, 0, 3, b'h', b'A', 0],
+            Hangs,
+            "malformed",
+        ),
+        row(
+            "no reply code",
+            b'E',
+            &[0, 0, 0, 3, b'y', b'x', 0],
+            Hangs,
+            "reply",
+        ),
+        row("reply of two lines", b'M', &lines, Hangs, "malformed"),
+        row("reply without NUL", b'M', &no_end, Hangs, "malformed"),
+        row("reply 250", b'M', &positive, Hangs, "reply"),
+    ]
+}
+
+/// Edits that must not reach the MTA as they are.
+fn edits() -> Vec<Row> {
+    use Outcome::{Fails, MadeHarmless};
+    let edit = |code: u8, payload: &[u8]| [frame(code, payload), frame(b'c', b"")].concat();
+    let lines = edit(b'h', b"X\0a\r\nEvil: b\r\n\r\nbody\0");
+    let name = edit(b'h', b"X\r\nEvil: b\0v\0");
+    let colon = edit(b'h', b"A:B\0v\0");
+    let no_name = edit(b'h', b"\0v\0");
+    let recipient = edit(b'+', b"<a@x>\r\nDATA\r\nx\0");
+    let brackets = edit(b'+', b"<a@x> <b@x>\0");
+    let sender = edit(b'e', b"<a@x>\0A=\n\0");
+    let reason = edit(b'q', b"a\r\nEvil:\0");
+    vec![
+        editing("lines in a value", &lines, MadeHarmless, ""),
+        editing("lines in a name", &name, Fails, "name"),
+        editing("a colon in a name", &colon, Fails, "name"),
+        editing("no name", &no_name, Fails, "name"),
+        editing("lines in a recipient", &recipient, Fails, "address"),
+        editing("two pairs of brackets", &brackets, Fails, "address"),
+        editing("a line in a parameter", &sender, Fails, "arg"),
+        editing("lines in a reason", &reason, MadeHarmless, ""),
+    ]
+}
 
 fn configuration(good: &Address, bad: &Address, policy: &str) -> String {
     CONFIGURATION
@@ -87,17 +272,14 @@ fn configuration(good: &Address, bad: &Address, policy: &str) -> String {
         .replace("POLICY", policy)
 }
 
-async fn check(fault: &(At, &'static [u8], bool, &str), policy: &str) {
-    let (at, say, hang, log) = *fault;
-    let what = format!("{} at {}, {policy}", say.escape_ascii(), at.name());
-    let last = if hang { Act::Hang } else { Act::Close };
-    let fault = FilterScript::new("bad").at(at, [Act::Raw(Bytes::from_static(say)), last]);
+async fn check(row: &Row, policy: &str) {
+    let what = format!("{}, {policy}", row.what);
     let folder = tempfile::tempdir().unwrap();
-    let socket = |name: &str| Address::Unix(folder.path().join(name));
-    let good = FilterServer::start(&socket("good"), FilterScript::new("good")).await;
+    let socket = Address::Unix(folder.path().join("good"));
+    let good = FilterServer::start(&socket, FilterScript::new("good")).await;
     let good = good.unwrap();
-    let bad = FilterServer::start(&socket("bad"), fault).await.unwrap();
-    let configuration = configuration(good.address(), bad.address(), policy);
+    let bad = Hostile::start(row.misdeed.clone()).unwrap();
+    let configuration = configuration(good.address(), &bad.address, policy);
     let daemon = Daemon::configured("milter-orchestrator", &configuration).unwrap();
     let other = Address::Unix(daemon.directory().join("other.sock"));
     let envelope = Envelope::default();
@@ -108,22 +290,83 @@ async fn check(fault: &(At, &'static [u8], bool, &str), policy: &str) {
     let (bad_one, good_one) = (bad_one.unwrap(), good_one.unwrap());
     let output = daemon.process.output();
     assert!(good_one.is_taken(), "{what}: {good_one:?}\n{output}");
-    match policy {
-        "accept" => assert!(bad_one.is_taken(), "{what}: {bad_one:?}\n{output}"),
-        _ => {
-            let later = bad_one.reply().is_some_and(|reply| reply.starts_with('4'));
-            let later = later || bad_one.verdict == Verdict::TempFail;
-            assert!(later, "{what}: {bad_one:?}\n{output}");
-        }
+    check_delivery(row, policy, &bad_one, &message, &output);
+    if !matches!(row.misdeed.then, Then::Closes | Then::GoesOn) {
+        let lived = bad.closed().await;
+        let soon = lived.iter().all(|lived| *lived < AT_ONCE);
+        assert!(
+            !lived.is_empty() && soon,
+            "{what}: closed after {lived:?}\n{output}"
+        );
     }
-    assert!(output.contains(log), "{what}: {log:?} is not in\n{output}");
-    assert!(!output.contains("panicked"), "{what}:\n{output}");
+    wait_for_line(&daemon, row.log, &what).await;
+    assert!(!daemon.process.output().contains("panicked"), "{what}");
+}
+
+/// What the MTA is told, and what it is not.
+fn check_delivery(row: &Row, policy: &str, told: &Delivery, message: &Message, output: &str) {
+    let what = format!("{}, {policy}: {told:?}\n{output}", row.what);
+    let reply = told.reply().unwrap_or_default();
+    assert!(!reply.contains("EVIL"), "{what}");
+    if row.outcome == Outcome::MadeHarmless || policy == "accept" {
+        assert!(told.is_taken(), "{what}");
+    } else {
+        let later = reply.starts_with('4') || told.verdict == Verdict::TempFail;
+        assert!(later, "{what}");
+    }
+    if row.outcome == Outcome::Fails {
+        assert!(told.edits.is_empty(), "{what}");
+    }
+    let edited = message.edited(&told.edits);
+    assert!(edited.values("Evil").is_empty(), "{what}");
+    assert_eq!(edited.body, message.body, "{what}");
+    for edit in &told.edits {
+        let bytes = format!("{edit:?}");
+        assert!(!bytes.contains("\\r"), "{what}");
+    }
+}
+
+/// One line says which filter, and what.
+async fn wait_for_line(daemon: &Daemon, log: &str, what: &str) {
+    let said = |output: &str| {
+        output
+            .lines()
+            .any(|line| line.contains("\":\"bad\"") && line.contains(log))
+    };
+    let mut waited = Duration::ZERO;
+    while !log.is_empty() && !said(&daemon.process.output()) {
+        let output = daemon.process.output();
+        assert!(
+            waited < PATIENCE / 3,
+            "{what}: no line with {log:?} in\n{output}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        waited += Duration::from_millis(20);
+    }
+}
+
+async fn check_all(rows: Vec<Row>) {
+    for row in rows {
+        tokio::join!(check(&row, "tempfail"), check(&row, "accept"));
+    }
 }
 
 #[tokio::test]
-async fn a_filter_that_breaks_off_or_talks_nonsense_costs_nobody_else_anything() {
-    for fault in FAULTS {
-        check(fault, "tempfail").await;
-        check(fault, "accept").await;
-    }
+async fn frames_that_are_none() {
+    check_all(frames()).await;
+}
+
+#[tokio::test]
+async fn frames_out_of_order() {
+    check_all(order()).await;
+}
+
+#[tokio::test]
+async fn payloads_that_are_none() {
+    check_all(payloads()).await;
+}
+
+#[tokio::test]
+async fn edits_that_must_not_arrive_as_they_are() {
+    check_all(edits()).await;
 }
