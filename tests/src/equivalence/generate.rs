@@ -119,8 +119,8 @@ pub fn scenario(seed: u64) -> Scenario {
 ///
 /// * ABORT goes to filters that are in a message, as Sendmail has it, not after every message. One
 ///   that hears of no MAIL and ends a message early must not depend on counting.
-/// * A name in HELO that a later filter refuses is refused before earlier filters hear of MAIL or
-///   unknown commands.
+/// * A client, or its name in HELO, that a later filter refuses is refused before earlier filters
+///   hear of MAIL or unknown commands.
 ///
 /// And where the route is not strict:
 ///
@@ -135,10 +135,10 @@ pub fn without_deviations(scenario: &mut Scenario) {
             filter.cues.iter_mut().for_each(forget_numbers);
         }
     }
-    let refuses_helo = |cue: &Cue| cue.at == At::Helo && !passes(cue);
-    let refuses_helo = |filter: &FilterScript| filter.cues.iter().any(refuses_helo);
-    let helo = scenario.filters.iter().rposition(refuses_helo);
-    for filter in &mut scenario.filters[..helo.unwrap_or_default()] {
+    let refuses_client = |cue: &Cue| matches!(cue.at, At::Connect | At::Helo) && !passes(cue);
+    let refuses_client = |filter: &FilterScript| filter.cues.iter().any(refuses_client);
+    let refusing = scenario.filters.iter().rposition(refuses_client);
+    for filter in &mut scenario.filters[..refusing.unwrap_or_default()] {
         let early = |cue: &Cue| matches!(cue.at, At::Mail | At::Unknown);
         filter.cues.retain(|cue| !early(cue));
     }
