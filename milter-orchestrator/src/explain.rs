@@ -1,5 +1,5 @@
-//! `explain`: what would happen to a message, in words. Pure; nothing is connected or sent, and what
-//! filters negotiated is given.
+//! `explain`: what would happen to a message, in words. Pure; nothing is connected or sent, and
+//! what filters negotiated is given.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

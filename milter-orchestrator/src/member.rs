@@ -238,8 +238,8 @@ impl Health {
 pub struct Chain {
     /// Name of the `[[route]]`.
     pub name: String,
-    /// As written: one after the other where one may change what the other reads; the members of one
-    /// segment always run in parallel on the same bytes. None at all: mail passes untouched.
+    /// As written: one after the other where one may change what the other reads; the members of
+    /// one segment always run in parallel on the same bytes. None at all: mail passes untouched.
     pub segments: Vec<Vec<Arc<Member>>>,
     /// Every event goes to one filter at a time, and to the next one only when it has let it pass.
     pub strict: bool,

@@ -1,5 +1,5 @@
-//! The numbered cases of the protocol, 1 to 200: each is a test or a script that carries its number,
-//! or stands below with the reason why not.
+//! The numbered cases of the protocol, 1 to 200: each is a test or a script that carries its
+//! number, or stands below with the reason why not.
 //!
 //! 1 to 37 are the codec, 38 to 93 a filter before an MTA, 94 to 143 an MTA before a filter, 144 to
 //! 200 the proxy.

@@ -1,5 +1,5 @@
-//! Every script of `tests/scripts` as a test of its own: against the proxy in memory, and against the
-//! daemon over its socket.
+//! Every script of `tests/scripts` as a test of its own: against the proxy in memory, and against
+//! the daemon over its socket.
 
 use milter_tests::scripts::{self, Through};
 

@@ -249,7 +249,8 @@ pub(crate) struct Child {
     pub(crate) link: Link,
     /// Counts connections, so that the caller sees that one is to be replaced.
     pub(crate) generation: u32,
-    /// For a shadow: the queue id of the message that it is still busy with, though that is decided.
+    /// For a shadow: the queue id of the message that it is still busy with, though that is
+    /// decided.
     pub(crate) behind: Option<String>,
     /// A connection that was kept from another client would do.
     pub(crate) may_resume: bool,

@@ -406,8 +406,9 @@ impl Headers {
             .collect()
     }
 
-    /// New fields that Sendmail puts into their place, above the first of their name, when it is told
-    /// to add them: that holds however many templates its configuration has. From the top down.
+    /// New fields that Sendmail puts into their place, above the first of their name, when it is
+    /// told to add them: that holds however many templates its configuration has. From the top
+    /// down.
     fn found_by_name(&self, trailing: usize) -> Vec<Id> {
         let mut found = Vec::new();
         if self.kind == MtaKind::Postfix {
@@ -442,8 +443,8 @@ impl Headers {
         self.elements[id].deleted && self.elements[id].origin.is_new()
     }
 
-    /// The other new fields above something of the MTA's, from the bottom up: what is inserted first
-    /// stands below everything that follows, and moves no later position.
+    /// The other new fields above something of the MTA's, from the bottom up: what is inserted
+    /// first stands below everything that follows, and moves no later position.
     fn insertions(&self, trailing: usize, found: &[Id]) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::new();
         let mut surviving = 0;

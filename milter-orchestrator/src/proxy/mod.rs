@@ -3,8 +3,8 @@
 //! For the MTA it is a filter, for the filters it is an MTA. `session` holds all of the rules and
 //! neither sockets nor clocks: commands, replies and the time go in, replies and commands come out.
 //! `connection` moves the bytes. Beneath them are the pure parts: what is negotiated (`offer`),
-//! who decides (`plan`), who waits for whom (`segments`), what becomes of the header (`headers`) and
-//! the body (`spool`).
+//! who decides (`plan`), who waits for whom (`segments`), what becomes of the header (`headers`)
+//! and the body (`spool`).
 //!
 //! What every part keeps to:
 //! * Whatever the MTA would have done with the same filters in its own configuration, in the same

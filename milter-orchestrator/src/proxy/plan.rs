@@ -3,8 +3,8 @@
 //! Pure. The rule is the one of an MTA that asks its filters one after the other: the first filter
 //! in the chain's order that does not let the event pass decides, however late its word comes and
 //! whatever the filters after it have said. So a refusal counts only once everybody before it has
-//! answered; for content that is when they are done with the message. A filter that failed stands as its `on_failure` says; none ever passes by failing
-//! unless that was asked for.
+//! answered; for content that is when they are done with the message. A filter that failed stands
+//! as its `on_failure` says; none ever passes by failing unless that was asked for.
 
 use milter_proto::verdict::{SmtpReply, Verdict};
 
@@ -105,9 +105,9 @@ pub(crate) fn decide_on_content(standings: impl IntoIterator<Item = Standing>) -
     }))
 }
 
-/// A refusal in the envelope that the MTA hears of at a later stage only, where it is not asked about
-/// the one that was meant. It keeps the text that it would have had: Sendmail has another one for
-/// content.
+/// A refusal in the envelope that the MTA hears of at a later stage only, where it is not asked
+/// about the one that was meant. It keeps the text that it would have had: Sendmail has another one
+/// for content.
 pub(crate) fn held(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Reject => {

@@ -2,8 +2,8 @@
 //!
 //! It waits for each reply and judges none. A message goes out only after a 354; where the server
 //! refused to take it, its step is passed over, and the client gives the message up (RSET): a
-//! server that is asked again would ask filters again, and no filter expects that. The connection ends when the script does, with or
-//! without QUIT, or when the server closes it.
+//! server that is asked again would ask filters again, and no filter expects that. The connection
+//! ends when the script does, with or without QUIT, or when the server closes it.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! What came of a scenario on one of the two ways, without what differs by nature: queue ids, dates,
-//! the time in Received, the bookkeeping of the queue.
+//! What came of a scenario on one of the two ways, without what differs by nature: queue ids,
+//! dates, the time in Received, the bookkeeping of the queue.
 //!
 //! Two outcomes are compared part by part; the first difference is said in words.
 
@@ -44,7 +44,8 @@ pub struct Difference {
 }
 
 impl Display for Difference {
-    /// What is equal once, what differs under each other: `-` without the orchestrator, `+` with it.
+    /// What is equal once, what differs under each other: `-` without the orchestrator, `+` with
+    /// it.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -251,7 +252,8 @@ fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
     out
 }
 
-/// Length of what a server writes into a Message-Id at the beginning: the time, a dot, the queue id.
+/// Length of what a server writes into a Message-Id at the beginning: the time, a dot, the queue
+/// id.
 fn stamp_length(bytes: &[u8]) -> Option<usize> {
     let digits = bytes
         .iter()

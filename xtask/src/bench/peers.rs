@@ -157,8 +157,8 @@ impl<'a> Peers<'a> {
         load.result()
     }
 
-    /// Opens idle sessions to `to`, calls `meanwhile` once they are open, and sees that each of them
-    /// is still good for a message.
+    /// Opens idle sessions to `to`, calls `meanwhile` once they are open, and sees that each of
+    /// them is still good for a message.
     pub(crate) fn idle<T>(
         &mut self,
         to: &Peer,
@@ -296,7 +296,8 @@ impl Spent {
     /// Since the process began.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name, in brackets, may hold anything; times are the 14th and 15th field, in hundredths.
+        // The name, in brackets, may hold anything; times are the 14th and 15th field, in
+        // hundredths.
         let (_, rest) = stat.rsplit_once(')').context("no /proc stat")?;
         let field = |number: usize| {
             let text = rest.split_ascii_whitespace().nth(number - 3);

@@ -69,8 +69,8 @@ impl Session {
             .unwrap_or_default()
     }
 
-    /// A segment in which everybody has accepted, or failed in a way that lets the message pass, has
-    /// nothing to wait for.
+    /// A segment in which everybody has accepted, or failed in a way that lets the message pass,
+    /// has nothing to wait for.
     fn pass_idle_segments(&mut self) {
         while let (Some(message), Some(lineup)) = (&self.message, &self.lineup)
             && message.segment + 1 < lineup.len()

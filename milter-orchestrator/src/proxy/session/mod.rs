@@ -9,10 +9,11 @@
 //! 2. [`note`] writes it down: who the client is in [`Introduction`], everything of a message in
 //!    [`Message`]. Where the MTA wants an answer, a [`Pending`] question is left. At CONNECT and
 //!    MAIL, [`lineup`] chooses the filters.
-//! 3. [`feed`] tells it, after [`introduce`] has told who the client is. Every filter has a position
-//!    in what is written and is told what comes next as soon as it may be. So filters of one segment
-//!    run side by side while the MTA is still sending, a filter that has to begin again on a new
-//!    connection just starts over at the first event, and nothing is told twice on a connection.
+//! 3. [`feed`] tells it, after [`introduce`] has told who the client is. Every filter has a
+//!    position in what is written and is told what comes next as soon as it may be. So filters of
+//!    one segment run side by side while the MTA is still sending, a filter that has to begin again
+//!    on a new connection just starts over at the first event, and nothing is told twice on a
+//!    connection.
 //! 4. [`settle`] takes down what a filter says: edits with its part, its word as its state.
 //! 5. [`judge`] looks at all positions and states until the question can be answered; at the end of
 //!    the message [`finish`] takes one segment after the other and applies their edits.

@@ -1,8 +1,8 @@
 //! The negotiation: with the filters first, then, in the least terms that serve all of them, with
 //! the MTA.
 //!
-//! A filter that cannot be asked in time is expected to want what it wanted last, or everything. One
-//! that connects later, for a later message, must make do with what was agreed then, or fail.
+//! A filter that cannot be asked in time is expected to want what it wanted last, or everything.
+//! One that connects later, for a later message, must make do with what was agreed then, or fail.
 
 use std::sync::Arc;
 use std::time::Instant;

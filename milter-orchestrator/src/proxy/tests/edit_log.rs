@@ -1,8 +1,8 @@
 //! The edit log against an MTA's own list: filters edit the header one after the other in the MTA,
 //! or once, by the net difference. Both must leave the same header, field for field.
 //!
-//! The lists here are written after what Postfix's cleanup daemon and Sendmail's `headers.c` do with
-//! an edit, not after the model that is tested.
+//! The lists here are written after what Postfix's cleanup daemon and Sendmail's `headers.c` do
+//! with an edit, not after the model that is tested.
 
 use std::time::{Duration, Instant};
 
@@ -99,8 +99,8 @@ struct Node {
     past: bool,
 }
 
-/// Sendmail: a list that begins with what the configuration makes, in which what is deleted keeps its
-/// node.
+/// Sendmail: a list that begins with what the configuration makes, in which what is deleted keeps
+/// its node.
 struct Sendmail {
     list: Vec<Node>,
 }
@@ -336,8 +336,8 @@ fn fuzz_edit_log_sendmail() {
         .for_each(|input| check_input(input, MtaKind::Sendmail));
 }
 
-/// What fuzzing found: Sendmail would have put an added field above one of its name that is inserted
-/// elsewhere, or above where one was deleted.
+/// What fuzzing found: Sendmail would have put an added field above one of its name that is
+/// inserted elsewhere, or above where one was deleted.
 #[test]
 fn an_added_field_stays_where_it_was_although_its_name_is_above_or_deleted() {
     let filters: [&[Edit]; 2] = [

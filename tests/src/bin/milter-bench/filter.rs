@@ -44,7 +44,8 @@ impl Filter for Passing {
 
     fn needs(&self) -> Needs {
         let steps = if self.0.silent {
-            // Sendmail never aborts a message whose MAIL needed no answer: nobody should ask for it.
+            // Sendmail never aborts a message whose MAIL needed no answer: nobody should ask for
+            // it.
             Steps::NR_ALL - Steps::NR_MAIL
         } else {
             Steps::empty()

@@ -9,8 +9,8 @@ use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 use crate::member::OnFailure;
 use crate::proxy::tests::harness::{Act, Filter, Stage, connect, helo, mail, rcpt};
 
-/// DATA that the proxy makes up for a filter has an answer of its own: it was taken for the filter's
-/// last word on the message.
+/// DATA that the proxy makes up for a filter has an answer of its own: it was taken for the
+/// filter's last word on the message.
 #[tokio::test]
 async fn the_answer_to_what_was_made_up_is_not_the_last_word() {
     let table = [
