@@ -63,14 +63,17 @@ filter two
     ),
     (
         "recipients and sender in order",
-        r#"
+        concat!(
+            r#"
 filter one
   actions add-recipient delete-recipient change-sender
   at end: add-recipient "<n1@equal.test>"; sender "<one@from.test>"; continue
 filter two
   actions delete-recipient change-sender add-recipient-args
-  at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>"; add-recipient "n2@equal.test" "NOTIFY=NEVER"; sender "<two@from.test>" "RET=HDRS"; continue
-"#,
+  at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>"; "#,
+            r#"add-recipient "n2@equal.test" "NOTIFY=NEVER"; sender "<two@from.test>" "RET=HDRS"; continue
+"#
+        ),
     ),
     (
         "quarantine by the last filter",

@@ -25,9 +25,12 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{height}" font-family="sans-serif" font-size="13">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{height}"
+ font-family="sans-serif" font-size="13">
 <rect width="100%" height="100%" fill="#fff"/>
-<text x="10" y="24">share of the limit: <tspan fill="#2a6fb0">ours</tspan>, <tspan fill="#999">a bare relay</tspan>; wanted: left of the line, or right of it where it says ≥</text>"##,
+<text x="10" y="24">share of the limit: <tspan fill="#2a6fb0">ours</tspan>,
+<tspan fill="#999">a bare relay</tspan>; wanted: left of the line, or right of it
+where it says ≥</text>"##,
         LEFT + WIDTH + 90,
     );
     for (row, (figure, limit)) in judged.iter().enumerate() {
@@ -36,7 +39,8 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
     let line = LEFT + share(1.0);
     let _ = writeln!(
         out,
-        r##"<line x1="{line}" y1="{ROW}" x2="{line}" y2="{height}" stroke="#c33" stroke-dasharray="4 3"/>
+        r##"<line x1="{line}" y1="{ROW}" x2="{line}" y2="{height}"
+ stroke="#c33" stroke-dasharray="4 3"/>
 </svg>"##
     );
     out
@@ -56,7 +60,8 @@ fn bars(figure: &Figure, limit: f64, top: usize) -> String {
     };
     let mut out = format!(
         r##"<text x="10" y="{text}">{} {sign}</text>
-<rect x="{LEFT}" y="{top}" width="{}" height="14" fill="{color}"/><text x="{}" y="{}">{ours:.2}</text>
+<rect x="{LEFT}" y="{top}" width="{}" height="14" fill="{color}"/>
+<text x="{}" y="{}">{ours:.2}</text>
 "##,
         escape(&figure.what),
         share(ours),

@@ -251,8 +251,8 @@ mod tests {
     #[test]
     fn what_bolero_says_is_counted() {
         let said = "running 1 test\n\
-            test a::b ...\trun time: 2.0s | iterations/s: 1536 | corpus inputs: 2 | rng inputs: 3072 | \
-            exit reason: max duration (2s) exceeded\n\
+            test a::b ...\trun time: 2.0s | iterations/s: 1536 | corpus inputs: 2 | \
+            rng inputs: 3072 | exit reason: max duration (2s) exceeded\n\
             test a::c ...\trun time: 10s | iterations/s: 0.50 | rng inputs: 5\n";
         assert_eq!(counted(said), (3079, 0.5));
         assert_eq!(counted("test a ... ok"), (0, 0.0));

@@ -203,8 +203,8 @@ mod tests {
     fn test_programs_are_told_from_other_messages() {
         let line = |kind: &str, test: bool| {
             format!(
-                r#"{{"executable":"/t/x","manifest_path":"/p/Cargo.toml","profile":{{"test":{test}}},
-                "target":{{"name":"it","kind":["{kind}"]}}}}"#
+                r#"{{"executable":"/t/x","manifest_path":"/p/Cargo.toml",
+                "profile":{{"test":{test}}},"target":{{"name":"it","kind":["{kind}"]}}}}"#
             )
         };
         let selection = |line: &str| read_program(line).map(|program| program.selection.join(" "));

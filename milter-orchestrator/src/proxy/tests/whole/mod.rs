@@ -11,8 +11,8 @@
 //! 4. nothing of one message is seen in another;
 //! 5. edits arrive all or none, in the chain's order, and with no refusal;
 //! 6. a filter sees header and body as the filters before it left them, byte for byte;
-//! 7. what is held in memory is bounded; 8. no answer takes longer than the limits say, nor does
-//! the    end.
+//! 7. what is held in memory is bounded;
+//! 8. no answer takes longer than the limits say, nor does the end.
 
 mod dice;
 mod filter;
