@@ -5,10 +5,15 @@
 //! that differs comes out smaller, as text, with the command that repeats it. A server that cannot
 //! run here is an error: nothing is passed over in silence.
 
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use crate::interrupt::Interrupt;
 use crate::workspace::{self, Profile};
 
 /// The program, and the package that it is part of.
@@ -61,6 +66,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let folder = workspace::build_daemons(Profile::Dev)?;
     let (program, package) = PROGRAM;
     workspace::succeed(workspace::cargo().args(["build", "--package", package, "--bin", program]))?;
+    let interrupt = Interrupt::watch()?;
     let mut differ = Vec::new();
     for mta in Mta::ALL {
         if options.mta.is_some_and(|wanted| wanted != mta) {
@@ -70,10 +76,29 @@ pub(crate) fn run(options: Options) -> Result<()> {
         let mut compare = Command::new(folder.join(program));
         compare.arg(mta.name());
         compare.args([options.seed, scripts, u64::from(options.lanes)].map(|n| n.to_string()));
-        if let Err(error) = workspace::succeed(&mut compare) {
-            differ.push(format!("{}: {error:#}", mta.name()));
+        let status = finish(&mut compare, &interrupt)?;
+        interrupt.check()?;
+        if !status.success() {
+            differ.push(format!("{} ended with {status}", mta.name()));
         }
     }
     ensure!(differ.is_empty(), "{}", differ.join("; "));
     Ok(())
+}
+
+/// Waits for the program, which clears up after itself when a signal that came here reaches it.
+fn finish(compare: &mut Command, interrupt: &Interrupt) -> Result<ExitStatus> {
+    let mut program = compare.spawn().context("the program cannot be started")?;
+    let mut told = false;
+    loop {
+        if let Some(status) = program.try_wait()? {
+            return Ok(status);
+        }
+        if interrupt.raised() && !told {
+            told = true;
+            // It has not been waited for: the number is still its own.
+            kill(Pid::from_raw(program.id().try_into()?), Signal::SIGTERM)?;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }

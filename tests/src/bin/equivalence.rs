@@ -2,7 +2,8 @@
 //! orchestrator and without.
 //!
 //! It prints how far it is, what differs as a script, and a line with the counts; it ends with 1
-//! when something differs, with 2 when it cannot run.
+//! when something differs, with 2 when it cannot run or is interrupted (SIGINT, SIGTERM). Whatever
+//! the end, no process and no folder is left.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use milter_tests::equivalence::campaign::{self, Watch};
 use milter_tests::equivalence::mta::{Entry, Mta};
 use milter_tests::equivalence::postfix::Postfix;
 use milter_tests::equivalence::rig::{Rig, StartMta};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What is asked for: the mail server, the first seed, how many scripts, how many at a time.
 struct Asked {
@@ -38,12 +40,19 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<bool> {
     let asked = asked()?;
-    let rig = Rig::start(asked.lanes, asked.start).await?;
+    let rig = tokio::select! {
+        rig = Rig::start(asked.lanes, asked.start) => rig?,
+        () = stopped() => bail!("interrupted"),
+    };
     let printer = Printer {
         start: Instant::now(),
         scripts: asked.scripts,
     };
-    let summary = campaign::run(&rig, asked.seed, asked.scripts, &printer).await?;
+    let summary = tokio::select! {
+        summary = campaign::run(&rig, asked.seed, asked.scripts, &printer) => summary?,
+        // With the rig everything goes that it has started.
+        () = stopped() => bail!("interrupted"),
+    };
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -55,6 +64,20 @@ async fn run() -> Result<bool> {
         printer.start.elapsed().as_secs_f64()
     )?;
     Ok(summary.failures.is_empty())
+}
+
+/// A signal asks to end.
+async fn stopped() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 /// Prints what happens as it happens.

@@ -4,7 +4,7 @@
 //! Needs root, because Postfix does: its master starts daemons under other accounts. It delivers
 //! nothing itself: whatever it accepts goes to the sink, whoever the recipients are. A shell holds
 //! it whose standard input is a pipe from this process: when this process ends, in whatever way,
-//! the shell stops the server.
+//! the shell stops the server and removes the folder.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,8 +31,9 @@ pub const HOSTNAME: &str = "mx.equal.test";
 /// Recipients that the server itself refuses, for good and for now.
 pub const REFUSED: [&str; 2] = ["nobody@equal.test", "later@equal.test"];
 
-/// Starts the server and, when its standard input is closed, stops it.
-const HOLDER: &str = r#""$0" -c "$1" start-fg & read -r line; "$0" -c "$1" stop; wait"#;
+/// Starts the server and, when its standard input is closed, stops it and removes its folder.
+const HOLDER: &str =
+    r#""$0" -c "$1/etc" start-fg & read -r line; "$0" -c "$1/etc" stop; wait; rm -rf "$1""#;
 
 /// Services of every Postfix: name, type, private, process limit, program.
 const SERVICES: &[&str] = &[
@@ -94,7 +95,7 @@ impl Postfix {
         let output = fs::File::create(folder.path().join("output"))?;
         let holder = Command::new("sh")
             .args(["-c", HOLDER, POSTFIX])
-            .arg(&etc)
+            .arg(folder.path())
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)

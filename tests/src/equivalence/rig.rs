@@ -65,21 +65,27 @@ impl Rig {
     pub async fn start(lanes: usize, start_mta: StartMta) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let sink = Sink::start().await?;
+        let mut ways = Vec::new();
+        for _ in 0..lanes {
+            ways.push((Way::start().await?, Way::start().await?));
+        }
+        // All at once, when everything else has its port: what is free now is free until it is used.
         let ip = private_address();
+        let mut ports = free_ports(ip, lanes * 2 * FILTERS_MAX)?.into_iter();
         let mut entries = Vec::new();
         let mut listeners = Vec::new();
         let mut configuration = frame(&folder);
         let mut built = Vec::new();
-        for lane in 0..lanes {
-            let direct = Way::start(entries.len()).await?;
+        for (lane, (mut direct, mut proxied)) in ways.into_iter().enumerate() {
+            direct.first_entry = entries.len();
             entries.extend((1..=FILTERS_MAX).map(|count| Entry {
                 name: format!("direct{lane}x{count}"),
                 milters: direct.addresses().take(count).collect(),
             }));
-            let proxied = Way::start(entries.len()).await?;
+            proxied.first_entry = entries.len();
             configuration.push_str(&milters(lane, &proxied)?);
             for strict in [false, true] {
-                let ports = free_ports(ip, FILTERS_MAX)?;
+                let ports: Vec<u16> = ports.by_ref().take(FILTERS_MAX).collect();
                 configuration.push_str(&routes(lane, &ports, strict)?);
                 for (count, port) in (1..).zip(ports) {
                     let listener = SocketAddr::from((ip, port));
@@ -208,7 +214,7 @@ impl Rig {
 }
 
 impl Way {
-    async fn start(first_entry: usize) -> Result<Self> {
+    async fn start() -> Result<Self> {
         let mut servers = Vec::new();
         for number in 0..FILTERS_MAX {
             let address = Address::Inet {
@@ -220,7 +226,7 @@ impl Way {
         }
         Ok(Self {
             servers,
-            first_entry,
+            first_entry: 0,
         })
     }
 
