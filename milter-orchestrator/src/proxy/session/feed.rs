@@ -187,7 +187,9 @@ impl Session {
         if recipient.refused || unwanted {
             return Move::Pass(next);
         }
-        // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so.
+        // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so. Once
+        // there is content, who refused did not mean the recipient.
+        let answered = message.content_begun() || message.end.is_some();
         let clear = self
             .order
             .iter()
@@ -196,11 +198,15 @@ impl Session {
             .filter(|child| !child.member.shadow)
             .all(|child| match &child.part {
                 Some(part) if part.state == State::Active => {
-                    let refused = part.refused_rcpt.is_some() || child.refusal.is_some();
-                    child.reached(next) && !refused
+                    let refused = part.refused_rcpt.is_some();
+                    if child.refusal.is_some() {
+                        answered
+                    } else {
+                        child.reached(next) && (answered || !refused)
+                    }
                 }
                 // A discard is about the whole message, which is over with it.
-                Some(part) => !matches!(part.state, State::Refused(_)),
+                Some(part) => answered || !matches!(part.state, State::Refused(_)),
                 None => true,
             });
         if clear {

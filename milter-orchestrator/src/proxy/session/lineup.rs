@@ -176,13 +176,20 @@ impl Session {
     /// In any other chain it may at once. `next` is where the event leads.
     pub(super) fn is_clear(&self, index: usize, at: Position, next: Position) -> bool {
         let strict = self.lineup.as_ref().is_some_and(|up| up.chain.strict);
+        let message = self.message.as_ref();
+        // A filter that is told again need not wait for a refusal that the MTA hears of later.
+        let again = message.is_some_and(|now| !now.view.is_empty() || now.header_complete);
         let passed = |other: usize| {
             let standing = if at < Position::Mail {
                 self.standing_of_client(other, at)
             } else {
                 self.standing(other, at, next)
             };
-            matches!(standing, Standing::Passed | Standing::Done)
+            match standing {
+                Standing::Passed | Standing::Done => true,
+                Standing::Refused(_) => again,
+                Standing::Waiting => false,
+            }
         };
         !strict
             || self

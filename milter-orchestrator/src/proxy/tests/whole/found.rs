@@ -7,7 +7,7 @@ use milter_proto::edit::Edit;
 use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
 use crate::member::OnFailure;
-use crate::proxy::tests::harness::{Act, Filter, Stage, connect, helo, mail, rcpt};
+use crate::proxy::tests::harness::{Act, Filter, Mta, Stage, connect, helo, mail, rcpt};
 
 /// DATA that the proxy makes up for a filter has an answer of its own: it was taken for the
 /// filter's last word on the message.
@@ -70,10 +70,43 @@ async fn a_filter_that_refuses_the_client_on_the_second_try_keeps_nobody_waiting
     mta.greet().await;
     mta.envelope().await;
     assert_eq!(mta.content("").await, Reply::Continue);
+    send_body(&mut mta).await;
+    assert_eq!(mta.end().await, (Vec::new(), Reply::Reject));
+}
+
+/// Sends much more than filters may be behind by; every piece is taken.
+async fn send_body(mta: &mut Mta) {
     for _ in 0..5 {
         let chunk = Command::Body(Bytes::from_static(b"more than the limit\r\n"));
         assert_eq!(mta.ask(chunk).await, Reply::Continue);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(mta.end().await, (Vec::new(), Reply::Reject));
+}
+
+/// The MTA was not read any more: a filter that was told everything again waited for the word on a
+/// recipient of one that had refused the content, which the MTA hears of at the end.
+#[tokio::test]
+async fn a_refusal_that_is_kept_for_the_end_does_not_stop_a_second_try() {
+    let kept = |filter: Filter, letter| filter.on(letter, Act::Say(vec![Reply::Discard]));
+    let table: [(Filter, Reply); 2] = [
+        (kept(Filter::new("discards"), 'L'), Reply::Discard),
+        (
+            Filter::new("refuses the client later")
+                .once(0, 'L', Act::Close)
+                .once(1, 'C', Act::Say(vec![Reply::Reject])),
+            Reply::Reject,
+        ),
+    ];
+    for (refuses, expected) in table {
+        let undecided = Filter::new("undecided");
+        let crashes = Filter::new("crashes").once(0, 'B', Act::Close);
+        let chain = vec![vec![undecided, refuses, crashes]];
+        let stage = Stage::with_limits(chain, |limits| limits.lag = 10);
+        let mut mta = stage.mta().await;
+        mta.greet().await;
+        mta.envelope().await;
+        assert_eq!(mta.content("").await, Reply::Continue);
+        send_body(&mut mta).await;
+        assert_eq!(mta.end().await, (Vec::new(), expected));
+    }
 }
