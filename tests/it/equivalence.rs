@@ -71,7 +71,8 @@ filter one
 filter two
   actions delete-recipient change-sender add-recipient-args
   at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>"; "#,
-            r#"add-recipient "n2@equal.test" "NOTIFY=NEVER"; sender "<two@from.test>" "RET=HDRS"; continue
+            r#"add-recipient "n2@equal.test" "NOTIFY=NEVER"; "#,
+            r#"sender "<two@from.test>" "RET=HDRS"; continue
 "#
         ),
     ),

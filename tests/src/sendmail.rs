@@ -94,7 +94,7 @@ impl Installation {
         let folders = fs::read_dir(&shelf).into_iter().flatten().flatten();
         let mut ready: Vec<PathBuf> = folders
             .map(|folder| folder.path())
-            .filter(|folder| !folder.file_name().is_some_and(|name| is_hidden(name)))
+            .filter(|folder| !folder.file_name().is_some_and(is_hidden))
             .collect();
         ready.sort_unstable();
         let newest = ready.pop();
