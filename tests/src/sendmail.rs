@@ -26,6 +26,9 @@ pub const HOSTNAME: &str = "mx.equal.test";
 /// Recipients that it refuses itself, for good and for now.
 pub const REFUSED: [&str; 2] = ["nobody@equal.test", "later@equal.test"];
 
+/// Filters that it can know (`MAXFILTERS`); further ones it passes over and says so in its log only.
+pub const FILTERS_MAX: usize = 25;
+
 /// Its configuration before m4 has read it.
 const CONFIGURATION: &str = include_str!("sendmail.mc");
 
@@ -38,7 +41,7 @@ pub struct Filter {
     pub equates: &'static str,
 }
 
-/// A port with its filters; there are 25 different ones at most in all entries together.
+/// A port with its filters; there are [`FILTERS_MAX`] different ones at most in all entries together.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     /// In the order in which they are asked.
@@ -271,6 +274,10 @@ fn configuration(
             write!(lines, ", InputFilter={}", names.join(";"))?;
         }
         writeln!(lines, "')")?;
+    }
+    if known.len() > FILTERS_MAX {
+        let count = known.len();
+        bail!("sendmail knows {FILTERS_MAX} filters at most, not {count}: take fewer lanes");
     }
     let user = nix::unistd::geteuid().to_string();
     Ok(CONFIGURATION

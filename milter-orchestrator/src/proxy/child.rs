@@ -200,7 +200,9 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Replacement {
     spool: Spool,
-    ends: Option<LineEnds>,
+    ends: LineEnds,
+    /// Postfix ends the last line as well.
+    ends_last_line: bool,
 }
 
 impl Replacement {
@@ -208,22 +210,20 @@ impl Replacement {
     pub(crate) fn new(limits: Arc<SpoolLimits>, kind: MtaKind) -> Self {
         Self {
             spool: Spool::new(limits),
-            ends: (kind == MtaKind::Postfix).then(LineEnds::default),
+            ends: LineEnds::default(),
+            ends_last_line: kind == MtaKind::Postfix,
         }
     }
 
     /// Takes its next piece.
     pub(crate) fn append(&mut self, piece: &Bytes) -> Result<(), SpoolError> {
-        match &mut self.ends {
-            Some(ends) => self.spool.append(ends.complete(piece)),
-            None => self.spool.append(piece.clone()),
-        }
+        self.spool.append(self.ends.complete(piece))
     }
 
     /// The whole of it.
     pub(crate) fn finish(mut self) -> Result<Spool, SpoolError> {
-        if let Some(ends) = &self.ends {
-            self.spool.append(ends.finish())?;
+        if self.ends_last_line {
+            self.spool.append(self.ends.finish())?;
         }
         Ok(self.spool)
     }

@@ -23,14 +23,31 @@ use thiserror::Error;
 pub(crate) enum MtaKind {
     /// Positions shift at once; an added field goes to the end.
     Postfix,
-    /// A deleted field keeps its number until the filter is done; an added one goes above the first
-    /// of its name.
+    /// A deleted field keeps its number until the next filter is shown the header, and its place for
+    /// good: a later filter that adds one of that name gets it. So it is with the fields that
+    /// Sendmail makes up. Any other added field goes above the first of its name.
     Sendmail,
 }
 
-/// Fields that Sendmail's list begins with, before those of the client: the templates of its
-/// configuration. The second stands for its own Received.
-const SENDMAIL_TEMPLATES: usize = 9;
+/// Fields that Sendmail's list begins with, before those of the client: the templates of its stock
+/// configuration. Received is its own; others are made up where the client sent none.
+const SENDMAIL_TEMPLATES: [&[u8]; 9] = [
+    b"Return-Path",
+    RECEIVED,
+    b"Resent-Date",
+    b"Date",
+    b"Resent-From",
+    b"From",
+    b"Full-Name",
+    b"Resent-Message-Id",
+    b"Message-Id",
+];
+
+/// The field that both MTAs add at the top.
+const RECEIVED: &[u8] = b"Received";
+
+/// Fields of which Sendmail never gives an old place to a new one (`H_TRACE`).
+const TRACE: [&[u8]; 4] = [RECEIVED, b"X400-Received", b"Via", b"Mail-From"];
 
 /// Behind every field that a message can have: Sendmail appends there.
 const END: u32 = 0x7fff_ffff;
@@ -66,30 +83,28 @@ type Id = usize;
 enum Origin {
     /// The Received field that the MTA itself adds and shows nobody.
     Own,
-    /// A template of Sendmail's: counts for positions, is nothing.
-    Template,
+    /// A template of Sendmail's: counts for positions, and is a field once a filter gave it a value.
+    Template { given: bool },
     /// From the MTA: the `ordinal`-th of its name, as sent.
     Sent { ordinal: u32, sent: Header },
-    /// From a filter that appended it.
+    /// From a filter that appended it, or changed a field which was not there.
     Added,
     /// From a filter that inserted it.
     Inserted,
-    /// From a filter that changed a field which was not there.
-    ChangedIntoBeing,
 }
 
 impl Origin {
     /// Whether a filter made it.
     fn is_new(&self) -> bool {
         match self {
-            Self::Own | Self::Template | Self::Sent { .. } => false,
-            Self::Added | Self::Inserted | Self::ChangedIntoBeing => true,
+            Self::Own | Self::Template { .. } | Self::Sent { .. } => false,
+            Self::Added | Self::Inserted => true,
         }
     }
 
     /// Whether filters see it.
     fn is_visible(&self) -> bool {
-        !matches!(self, Self::Own | Self::Template)
+        !matches!(self, Self::Own | Self::Template { given: false })
     }
 }
 
@@ -99,12 +114,23 @@ struct Element {
     header: Header,
     origin: Origin,
     deleted: bool,
+    /// Deleted, and a filter has been shown the header since: Sendmail does not count it any more.
+    forgotten: bool,
 }
 
 /// The header at the moment when a filter is shown it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     slots: Vec<Slot>,
+}
+
+/// Whether a filter was shown the header before it asked for edits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// It was.
+    AtHeader,
+    /// It wanted to hear of no field.
+    Away,
 }
 
 /// A field as one filter knows it.
@@ -141,19 +167,16 @@ impl Headers {
             ordinals: HashMap::new(),
             bytes: 0,
         };
-        let before = match kind {
-            MtaKind::Postfix => 0..1,
-            MtaKind::Sendmail => 0..SENDMAIL_TEMPLATES,
+        let before: &[&'static [u8]] = match kind {
+            MtaKind::Postfix => &[RECEIVED],
+            MtaKind::Sendmail => &SENDMAIL_TEMPLATES,
         };
-        let own = before.end.min(2) - 1;
-        for number in before {
-            let origin = if number == own {
-                Origin::Own
-            } else {
-                Origin::Template
+        for (number, name) in before.iter().enumerate() {
+            let origin = match *name {
+                RECEIVED => Origin::Own,
+                _ => Origin::Template { given: false },
             };
-            let name: &'static [u8] = if number == own { b"Received" } else { b"" };
-            headers.create(Header::new(name, Bytes::new()), origin, number);
+            headers.create(Header::new(*name, Bytes::new()), origin, number);
         }
         headers
     }
@@ -202,13 +225,28 @@ impl Headers {
     /// Applies the edits of one filter, whose positions refer to `seen`; edits of anything but the
     /// header are passed over. Where two filters that saw the same change the same field, the later
     /// one wins.
-    pub(crate) fn apply(&mut self, seen: &Snapshot, edits: &[Edit]) -> Result<(), HeaderTooLarge> {
+    pub(crate) fn apply(
+        &mut self,
+        seen: &Snapshot,
+        looked: Looked,
+        edits: &[Edit],
+    ) -> Result<(), HeaderTooLarge> {
         let mut working = seen.clone();
+        for slot in working.slots.iter_mut().filter(|slot| slot.gone) {
+            let element = &mut self.elements[slot.id];
+            element.forgotten |= looked == Looked::AtHeader;
+            // Sendmail forgets what was deleted when it shows the header, not before.
+            slot.gone = element.forgotten;
+            slot.deleted = !slot.gone;
+        }
         for edit in edits {
             match edit {
                 Edit::AddHeader { name, value } => {
                     let header = Header::new(name.clone(), value.clone());
-                    self.add(&mut working, header, Origin::Added)?;
+                    match self.vacant(&working, &header).next() {
+                        Some(place) => self.fill(&mut working, place, header)?,
+                        None => self.add(&mut working, header)?,
+                    }
                 }
                 Edit::InsertHeader { index, name, value } => {
                     let header = Header::new(name.clone(), value.clone());
@@ -229,12 +267,7 @@ impl Headers {
     }
 
     /// Appends a field, in the sense of the MTA.
-    fn add(
-        &mut self,
-        working: &mut Snapshot,
-        header: Header,
-        origin: Origin,
-    ) -> Result<(), HeaderTooLarge> {
+    fn add(&mut self, working: &mut Snapshot, header: Header) -> Result<(), HeaderTooLarge> {
         let end = working.slots.len();
         let place = match self.kind {
             MtaKind::Postfix => end,
@@ -244,7 +277,42 @@ impl Headers {
                 .position(|slot| same_name(&self.elements[slot.id].header, &header))
                 .unwrap_or(end),
         };
-        self.put(working, place, header, origin)
+        self.put(working, place, header, Origin::Added)
+    }
+
+    /// Places of fields of that name which are none to Sendmail now: it puts a new one there.
+    fn vacant(
+        &self,
+        working: &Snapshot,
+        header: &Header,
+    ) -> impl DoubleEndedIterator<Item = usize> + use<> {
+        let given = self.kind == MtaKind::Sendmail && !is_trace(&header.name);
+        let slots = working.slots.iter().enumerate().filter(|(_, slot)| {
+            let element = &self.elements[slot.id];
+            let is_none = slot.gone || !element.origin.is_visible();
+            given && is_none && same_name(&element.header, header)
+        });
+        let places: Vec<usize> = slots.map(|(place, _)| place).collect();
+        places.into_iter()
+    }
+
+    /// Gives a value to the field at a vacant place.
+    fn fill(
+        &mut self,
+        working: &mut Snapshot,
+        place: usize,
+        header: Header,
+    ) -> Result<(), HeaderTooLarge> {
+        self.charge(&header)?;
+        let slot = &mut working.slots[place];
+        (slot.gone, slot.deleted) = (false, false);
+        let element = &mut self.elements[slot.id];
+        (element.deleted, element.forgotten) = (false, false);
+        element.header.value = header.value;
+        if let Origin::Template { given } = &mut element.origin {
+            *given = true;
+        }
+        Ok(())
     }
 
     /// Inserts a field at a position counted as the MTA counts.
@@ -290,10 +358,17 @@ impl Headers {
             .filter(|slot| same_name(&elements[slot.id].header, &header))
             .nth(nth);
         let Some(slot) = found else {
-            if header.value.is_empty() {
-                return Ok(());
-            }
-            return self.add(working, header, Origin::ChangedIntoBeing);
+            let vacant = self.vacant(working, &header).next_back();
+            return match (vacant, header.value.is_empty()) {
+                (Some(place), false) => self.fill(working, place, header),
+                (None, false) => self.add(working, header),
+                (Some(place), true) => {
+                    // A field that Sendmail would have made up.
+                    self.elements[working.slots[place].id].deleted = true;
+                    Ok(())
+                }
+                (None, true) => Ok(()),
+            };
         };
         let id = slot.id;
         slot.deleted = header.value.is_empty();
@@ -349,6 +424,7 @@ impl Headers {
             header,
             origin,
             deleted: false,
+            forgotten: false,
         });
         self.order.insert(position, id);
         id
@@ -369,10 +445,11 @@ impl Headers {
         let found = self.found_by_name(trailing);
         let mut edits = self.changes();
         edits.extend(self.deletions());
+        edits.extend(self.given());
         edits.extend(self.insertions(trailing, &found));
         // The lowest first: the next one of its name goes above it.
         let found = found.iter().rev();
-        edits.extend(found.map(|id| self.as_addition(&self.elements[*id])));
+        edits.extend(found.map(|id| as_addition(&self.elements[*id])));
         edits.extend(self.additions(trailing));
         edits
     }
@@ -401,9 +478,39 @@ impl Headers {
             .filter(|element| element.deleted)
             .filter_map(|element| match &element.origin {
                 Origin::Sent { ordinal, sent } => Some(Edit::delete(*ordinal, sent.name.clone())),
+                // Behind those of the client there is the one that Sendmail makes up.
+                Origin::Template { .. } => {
+                    let sent = self.count_sent(&element.header.name);
+                    Some(Edit::delete(sent + 1, element.header.name.clone()))
+                }
                 _ => None,
             })
             .collect()
+    }
+
+    /// Values for fields that Sendmail makes up, whose place they take.
+    fn given(&self) -> Vec<Edit> {
+        self.elements
+            .iter()
+            .filter(|element| !element.deleted)
+            .filter(|element| element.origin == Origin::Template { given: true })
+            .map(as_addition)
+            .collect()
+    }
+
+    /// Whether Sendmail would take a new field of that name for the one that it makes up.
+    fn is_made_up(&self, header: &Header) -> bool {
+        self.elements.iter().any(|element| {
+            let given = matches!(element.origin, Origin::Template { given: true });
+            let template = matches!(element.origin, Origin::Template { .. });
+            template && (!given || element.deleted) && same_name(&element.header, header)
+        })
+    }
+
+    /// How many fields of a name the MTA sent.
+    fn count_sent(&self, name: &[u8]) -> u32 {
+        let count = self.ordinals.get(&name.to_ascii_lowercase());
+        count.copied().unwrap_or_default()
     }
 
     /// New fields that Sendmail puts into their place, above the first of their name, when it is
@@ -425,8 +532,8 @@ impl Headers {
             let element = &self.elements[id];
             let header = &element.header;
             let below = present.peek().map(|id| &self.elements[*id].header);
-            let is_added = element.origin.is_new() && element.origin != Origin::Inserted;
-            let is_found = is_added
+            let is_found = element.origin == Origin::Added
+                && !self.is_made_up(header)
                 && below.is_some_and(|below| same_name(below, header))
                 && !above.iter().any(|other| same_name(other, header));
             if is_found {
@@ -457,12 +564,12 @@ impl Headers {
                     nodes += 1;
                     surviving += 1;
                 }
-                Origin::Template => nodes += 1,
+                Origin::Template { .. } => nodes += 1,
                 Origin::Sent { .. } => {
                     nodes += 1;
                     surviving += u32::from(!element.deleted);
                 }
-                Origin::Added | Origin::Inserted | Origin::ChangedIntoBeing => {
+                Origin::Added | Origin::Inserted => {
                     if element.deleted || found.contains(id) {
                         continue;
                     }
@@ -492,7 +599,7 @@ impl Headers {
                     let Header { name, value } = element.header.clone();
                     return Edit::insert(END, name, value);
                 }
-                self.as_addition(element)
+                as_addition(element)
             })
             .collect()
     }
@@ -507,29 +614,6 @@ impl Headers {
         })
     }
 
-    fn as_addition(&self, element: &Element) -> Edit {
-        let Header { name, value } = element.header.clone();
-        match (self.kind, &element.origin) {
-            // Replaces the field of that name which Sendmail makes up where the client sent none.
-            (MtaKind::Sendmail, Origin::ChangedIntoBeing) if self.is_only_one(&element.header) => {
-                Edit::change(1, name, value)
-            }
-            _ => Edit::add(name, value),
-        }
-    }
-
-    /// Whether no other field of that name came from the client or goes to the MTA.
-    fn is_only_one(&self, header: &Header) -> bool {
-        let of_that_name = |element: &&Element| {
-            same_name(&element.header, header)
-                && match element.origin {
-                    Origin::Sent { .. } => true,
-                    _ => element.origin.is_new() && !element.deleted,
-                }
-        };
-        self.elements.iter().filter(of_that_name).count() == 1
-    }
-
     /// Position behind the last field of the MTA's that is still there.
     fn trailing(&self) -> usize {
         self.order
@@ -538,13 +622,22 @@ impl Headers {
                 let element = &self.elements[*id];
                 match element.origin {
                     // Sendmail may write a template, and what is above it stays above it.
-                    Origin::Own | Origin::Template => true,
+                    Origin::Own | Origin::Template { .. } => true,
                     Origin::Sent { .. } => !element.deleted,
                     _ => false,
                 }
             })
             .map_or(0, |last| last + 1)
     }
+}
+
+fn as_addition(element: &Element) -> Edit {
+    let Header { name, value } = element.header.clone();
+    Edit::add(name, value)
+}
+
+fn is_trace(name: &[u8]) -> bool {
+    TRACE.iter().any(|trace| trace.eq_ignore_ascii_case(name))
 }
 
 fn same_name(one: &Header, other: &Header) -> bool {

@@ -168,9 +168,10 @@ fn cost(chunk: &Bytes) -> usize {
     chunk.len().max(CHUNK_COST_MIN)
 }
 
-/// Turns a replacement body into what Postfix stores: every line ends in CR LF, the last one too.
+/// Turns a replacement body into what the MTA makes of it: every line ends in CR LF, to Postfix the
+/// last one too.
 ///
-/// Later filters must see what will be delivered; sent to Postfix it comes to the same.
+/// Later filters must see what will be delivered; sent to the MTA it comes to the same.
 #[derive(Debug, Default)]
 pub(crate) struct LineEnds {
     last: Option<u8>,

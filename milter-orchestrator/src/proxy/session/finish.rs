@@ -7,13 +7,14 @@
 use milter_proto::edit::Edit;
 use milter_proto::session::ProtocolError;
 use milter_proto::verdict::Verdict;
+use milter_proto::wire::options::Steps;
 
 use super::lineup::{Lineup, Segment};
 use super::{Pending, Session};
 use crate::member::OnFailure;
 use crate::proxy::child::State;
 use crate::proxy::edits;
-use crate::proxy::headers::{MtaKind, Snapshot};
+use crate::proxy::headers::{Looked, MtaKind, Snapshot};
 use crate::proxy::message::{Decided, Message};
 use crate::proxy::plan::{self, Decision, Position, Standing};
 
@@ -128,13 +129,18 @@ impl Session {
     /// Applies the edits of one filter; `false` when the message had to be refused for them.
     fn apply_edits_of(&mut self, index: usize, seen: &Snapshot) -> bool {
         let child = &mut self.children[index];
+        let looked = if child.has(Steps::NO_HEADERS) {
+            Looked::Away
+        } else {
+            Looked::AtHeader
+        };
         let (Some(part), Some(message)) = (&mut child.part, &mut self.message) else {
             return true;
         };
         if child.member.shadow || part.state != State::Finished {
             return true;
         }
-        if let Err(error) = message.headers.apply(seen, &part.edits) {
+        if let Err(error) = message.headers.apply(seen, looked, &part.edits) {
             let reason = format!("edits of {}: {error}", child.member.name);
             self.refuse_for_now(&reason);
             return false;
