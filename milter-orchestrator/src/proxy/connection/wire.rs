@@ -15,15 +15,16 @@ use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use milter_proto::edit::Edit;
-use milter_proto::wire::{Command, Decoder, Frame, Reply, WireError};
+use milter_proto::wire::{CHUNK_MAX, Command, Decoder, Frame, Reply, WireError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Bytes collected before more has to wait.
 const ROOM: usize = 128 * 1024;
 /// Bytes read by way of the stack: most messages, or what a peer says in answer.
 const GLANCE: usize = 32 * 1024;
-/// Bytes read at a time at most.
-const GULP: usize = 128 * 1024;
+/// Bytes read at a time at most: whole frames of the largest chunks that MTAs send, so that none has
+/// to be put together from two buffers.
+const GULP: usize = 4 * (5 + CHUNK_MAX);
 /// A payload of this size is worth a buffer of its own.
 const LARGE: usize = 4 * 1024;
 /// Buffers in one write.
