@@ -16,7 +16,7 @@ use milter_proto::net::Address;
 
 use crate::config::{self, Match, Names, Settings};
 use crate::member::{Chain, Health, Member, Timeouts};
-use crate::proxy::{HeaderLimits, Limits, SpoolLimits};
+use crate::proxy::{HeaderLimits, Limits, SpoolBudget, SpoolLimits};
 use crate::route::{Condition, Route, Routes};
 use crate::supervisor::Pace;
 use crate::supervisor::keeper::Plan;
@@ -160,6 +160,7 @@ fn limits(limits: &config::Limits) -> Result<Limits, ConfigError> {
         },
         spool: Arc::new(SpoolLimits {
             memory: limits.spool_memory.as_len(),
+            budget: Arc::new(SpoolBudget::new(limits.spool_memory_shared.as_len())),
             total: limits.body_size.get(),
             directory: limits.spool_directory.clone(),
         }),

@@ -255,8 +255,10 @@ pub struct Limits {
     pub header_fields: u32,
     /// Names and values of all header fields together.
     pub header_size: Size,
-    /// As much of a body is kept in memory, for filters that must see it again.
+    /// As much of any body is kept in memory, for filters that must see it again.
     pub spool_memory: Size,
+    /// So much more is kept in memory of all bodies together, for whichever comes first.
+    pub spool_memory_shared: Size,
     /// The rest goes to a file without a name in this directory.
     pub spool_directory: PathBuf,
     /// The largest body altogether.
@@ -269,6 +271,7 @@ impl Default for Limits {
             header_fields: 4096,
             header_size: Size::from_bytes(2 << 20),
             spool_memory: Size::from_bytes(256 << 10),
+            spool_memory_shared: Size::from_bytes(64 << 20),
             spool_directory: PathBuf::from("/tmp"),
             body_size: Size::from_bytes(1 << 30),
         }

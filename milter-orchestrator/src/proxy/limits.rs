@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::headers::HeaderLimits;
-pub use super::spool::SpoolLimits;
+pub use super::spool::{SpoolBudget, SpoolLimits};
 
 /// Limits of one connection of an MTA.
 #[derive(Debug, Clone)]

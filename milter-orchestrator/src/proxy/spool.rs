@@ -1,8 +1,9 @@
 //! The body of the message in hand, kept for filters that come later and for a second try.
 //!
-//! The newest bytes stay in memory, up to a limit; what is older goes to a file that has no name,
-//! so that nothing is left behind whatever happens. Bytes come out as they went in: nothing is
-//! normalised here. Writing to the file goes to the page cache a chunk at a time, which is why it
+//! A body stays in memory up to a limit of its own, and beyond that as far as there is something
+//! left of a [`SpoolBudget`] that all bodies share. Otherwise its oldest bytes go to a file that has
+//! no name, so that nothing is left behind whatever happens. Bytes come out as they went in: nothing
+//! is normalised here. Writing to the file goes to the page cache a chunk at a time, which is why it
 //! does not leave the task. A full disk or a body over the limit is a [`SpoolError`]; the message
 //! must then be refused for now.
 
@@ -12,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use milter_proto::wire::CHUNK_MAX;
@@ -21,10 +23,12 @@ use thiserror::Error;
 const CHUNK_COST_MIN: usize = 512;
 
 /// Where and how much body is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SpoolLimits {
-    /// Bytes of one body in memory.
+    /// Bytes in memory that any body may have.
     pub memory: usize,
+    /// Bytes in memory on top of that, for all bodies together.
+    pub budget: Arc<SpoolBudget>,
     /// Bytes of one body altogether.
     pub total: u64,
     /// Where the rest of it goes.
@@ -35,9 +39,40 @@ impl Default for SpoolLimits {
     fn default() -> Self {
         Self {
             memory: 256 * 1024,
+            budget: Arc::new(SpoolBudget::new(64 * 1024 * 1024)),
             total: 1024 * 1024 * 1024,
             directory: std::env::temp_dir(),
         }
+    }
+}
+
+/// Memory that is shared: whoever comes first has it, until that body is done with.
+#[derive(Debug, Default)]
+pub struct SpoolBudget {
+    limit: usize,
+    taken: AtomicUsize,
+}
+
+impl SpoolBudget {
+    /// So many bytes.
+    #[must_use]
+    pub const fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes all of `bytes` or nothing; `false` when there is not as much left.
+    fn take(&self, bytes: usize) -> bool {
+        // A number that nothing else depends on: no order with other memory is needed.
+        let relaxed = Ordering::Relaxed;
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.taken.fetch_update(relaxed, relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -65,6 +100,8 @@ pub(crate) struct Spool {
     tail: VecDeque<(u64, Bytes)>,
     /// What the tail counts for.
     cost: usize,
+    /// What was taken of the shared budget for it.
+    borrowed: usize,
     /// Everything before the tail.
     file: Option<File>,
     length: u64,
@@ -77,6 +114,7 @@ impl Spool {
             limits,
             tail: VecDeque::new(),
             cost: 0,
+            borrowed: 0,
             file: None,
             length: 0,
         }
@@ -105,8 +143,18 @@ impl Spool {
         self.cost += cost(&chunk);
         self.tail.push_back((self.length, chunk));
         self.length = length;
-        while self.cost > self.limits.memory && self.spill_oldest()? {}
+        while !self.fits() && self.spill_oldest()? {}
         Ok(())
+    }
+
+    /// Whether all of the tail may stay in memory, for which more of the budget is taken.
+    fn fits(&mut self) -> bool {
+        let lacking = self.cost.saturating_sub(self.limits.memory + self.borrowed);
+        if lacking > 0 && !self.limits.budget.take(lacking) {
+            return false;
+        }
+        self.borrowed += lacking;
+        true
     }
 
     /// Up to [`CHUNK_MAX`] bytes from `offset` on; empty at the end.
@@ -164,6 +212,12 @@ impl Spool {
     }
 }
 
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.limits.budget.give_back(self.borrowed);
+    }
+}
+
 fn cost(chunk: &Bytes) -> usize {
     chunk.len().max(CHUNK_COST_MIN)
 }
@@ -217,6 +271,7 @@ mod tests {
     fn spool(memory: usize, total: u64) -> Spool {
         Spool::new(Arc::new(SpoolLimits {
             memory,
+            budget: Arc::default(),
             total,
             ..SpoolLimits::default()
         }))
@@ -256,6 +311,37 @@ mod tests {
     }
 
     #[test]
+    fn all_bodies_share_the_budget_and_give_it_back() {
+        let limits = Arc::new(SpoolLimits {
+            memory: 1000,
+            budget: Arc::new(SpoolBudget::new(10_000)),
+            ..SpoolLimits::default()
+        });
+        let taken = || limits.budget.taken.load(Ordering::Relaxed);
+        let fill = |chunks: usize| {
+            let mut spool = Spool::new(Arc::clone(&limits));
+            for _ in 0..chunks {
+                spool.append(Bytes::from(vec![b'x'; 1000])).unwrap();
+            }
+            spool
+        };
+        let first = fill(8);
+        assert_eq!((first.is_spilled(), taken()), (false, 7000));
+        // Its own thousand, and what is left of the budget.
+        let second = fill(8);
+        assert_eq!((second.is_spilled(), taken()), (true, 10_000));
+        assert_eq!(read_all(&second, 0).len(), 8000);
+        let third = fill(2);
+        assert_eq!((third.is_spilled(), taken()), (true, 10_000));
+        drop(first);
+        assert_eq!(taken(), 3000);
+        let fourth = fill(8);
+        assert_eq!((fourth.is_spilled(), taken()), (false, 10_000));
+        drop((second, third, fourth));
+        assert_eq!(taken(), 0);
+    }
+
+    #[test]
     fn whoever_reads_gets_the_same_memory() {
         let mut spool = spool(1 << 20, 1 << 20);
         let chunk = Bytes::from(vec![b'x'; 60_000]);
@@ -274,6 +360,7 @@ mod tests {
         assert!(error.to_string().contains("limit of 10 bytes"), "{error}");
         let mut nowhere = Spool::new(Arc::new(SpoolLimits {
             memory: 0,
+            budget: Arc::default(),
             total: 100,
             directory: PathBuf::from("/nonexistent/spool"),
         }));

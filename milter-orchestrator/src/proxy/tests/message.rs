@@ -531,10 +531,13 @@ async fn macros_of_events_that_nobody_wants_reach_the_filters() {
 async fn a_large_body_is_spilled_and_arrives_whole_everywhere() {
     let silent = Steps::NR_HEADER | Steps::NR_EOH | Steps::NR_BODY;
     for steps in [Steps::empty(), silent] {
-        let stage = Stage::new(vec![
+        let segments = vec![
             vec![Filter::new("a").steps(steps), Filter::new("b").steps(steps)],
             vec![Filter::new("c").steps(steps)],
-        ]);
+        ];
+        let stage = Stage::with_limits(segments, |limits| {
+            std::sync::Arc::make_mut(&mut limits.spool).budget = std::sync::Arc::default();
+        });
         let mut mta = stage.mta().await;
         mta.greet().await;
         mta.envelope().await;

@@ -97,6 +97,7 @@ impl World {
             lag: 8 * 1024,
             spool: Arc::new(SpoolLimits {
                 memory: 4 * 1024,
+                budget: Arc::default(),
                 ..SpoolLimits::default()
             }),
             ..Limits::default()
