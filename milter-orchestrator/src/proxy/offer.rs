@@ -112,7 +112,7 @@ pub(crate) fn merge(mta: &Offer, wishes: &[Wish<'_>]) -> Offer {
     Offer {
         version: mta.version,
         actions: actions & mta.actions,
-        steps: merge_steps(wishes) & mta.steps,
+        steps: merge_steps(mta.steps, wishes) & mta.steps,
         macros,
     }
 }
@@ -145,8 +145,9 @@ fn written(actions: Actions) -> Actions {
     written
 }
 
-/// What may be left out, what is not answered, and what is understood.
-fn merge_steps(wishes: &[Wish<'_>]) -> Steps {
+/// What may be left out, what is not answered, and what is understood; beyond what was offered for
+/// some of it.
+fn merge_steps(offered: Steps, wishes: &[Wish<'_>]) -> Steps {
     // Routes ask for the client, and at MAIL filters are called that were not there before.
     let needed = Steps::NO_CONNECT | Steps::NO_MAIL;
     let edits_headers = Actions::ADD_HEADERS | Actions::CHANGE_HEADERS;
@@ -156,7 +157,7 @@ fn merge_steps(wishes: &[Wish<'_>]) -> Steps {
         let unwanted = wishes.iter().all(|wish| steps_of(wish).contains(no));
         // Without the original header fields an edit of theirs could not be put into place.
         let kept = needed.contains(no) || (no == Steps::NO_HEADERS && headers_matter);
-        if unwanted && !kept {
+        if unwanted && !kept && offered.contains(no) {
             merged |= no;
             continue;
         }

@@ -5,6 +5,7 @@ mod edit_log;
 mod failing;
 mod harness;
 mod message;
+mod negotiation;
 mod pool;
 mod random;
 mod schedule;

@@ -2,13 +2,13 @@
 //! for the plain case: so a shortened input is a simpler session.
 
 /// A source of rolls.
-pub(super) struct Dice {
+pub(in crate::proxy::tests) struct Dice {
     bytes: Vec<u8>,
     at: usize,
 }
 
 impl Dice {
-    pub(super) fn new(bytes: &[u8]) -> Self {
+    pub(in crate::proxy::tests) fn new(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.to_vec(),
             at: 0,
@@ -16,19 +16,19 @@ impl Dice {
     }
 
     /// A number below `sides`.
-    pub(super) fn roll(&mut self, sides: u8) -> u8 {
+    pub(in crate::proxy::tests) fn roll(&mut self, sides: u8) -> u8 {
         let byte = self.bytes.get(self.at).copied().unwrap_or(0);
         self.at += 1;
         byte % sides
     }
 
     /// True once in so many times, and never for 0.
-    pub(super) fn once_in(&mut self, times: u8) -> bool {
+    pub(in crate::proxy::tests) fn once_in(&mut self, times: u8) -> bool {
         times > 0 && self.roll(times) == times - 1
     }
 
     /// Each of the flags, with one chance in so many.
-    pub(super) fn some_of<F: FromIterator<F>>(
+    pub(in crate::proxy::tests) fn some_of<F: FromIterator<F>>(
         &mut self,
         flags: impl Iterator<Item = F>,
         times: u8,

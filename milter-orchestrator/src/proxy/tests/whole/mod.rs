@@ -14,7 +14,7 @@
 //! 7. what is held in memory is bounded;
 //! 8. no answer takes longer than the limits say, nor does the end.
 
-mod dice;
+pub(super) mod dice;
 mod filter;
 mod found;
 mod mta;
