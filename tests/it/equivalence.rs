@@ -148,9 +148,9 @@ impl Watch for Unwatched {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postfix_does_the_same() {
+async fn case_200_postfix_does_the_same() {
     if let Some(why) = Postfix::missing() {
-        skip("equivalence::postfix_does_the_same", why);
+        skip("equivalence::case_200_postfix_does_the_same", why);
         return;
     }
     let rig = Rig::start(3, postfix).await.unwrap();

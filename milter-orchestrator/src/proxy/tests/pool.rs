@@ -84,7 +84,7 @@ async fn only_a_message_that_passed_or_was_aborted_leaves_it_usable() {
 }
 
 #[tokio::test]
-async fn one_that_does_not_work_any_more_is_replaced_once() {
+async fn case_196_one_that_does_not_work_any_more_is_replaced_once() {
     let filter = || Filter::new("a").pool(1);
     for stale in [
         // As libmilter does where it had not expected the command.

@@ -388,6 +388,7 @@ fn case_137_macros_that_a_filter_asked_for() {
         answer.select(MacroStage::Mail, &known, "{y}")
     };
     assert_eq!(select("{x} i"), pairs(&[("{x}", "1"), ("i", "ID")]));
+    assert_eq!(select("x {i}"), pairs(&[("{x}", "1"), ("i", "ID")]));
     assert_eq!(select(""), pairs(&[("{y}", "2")]));
     let other = Offer::full().select(MacroStage::Rcpt, &known, "i");
     assert_eq!(other, pairs(&[("i", "ID")]));
