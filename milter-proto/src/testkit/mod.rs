@@ -7,6 +7,7 @@
 //! | [`ScriptedFilter`] | obeys it without input or output, and writes down what it was told |
 //! | [`MtaScript`], [`ScriptedMta`] | the other side: what is sent, and what must come back |
 //! | [`Scenario`] | a whole test as text, a `.milter` file: filters, conversations, claims |
+//! | [`text`] | the grammar of `.milter` files |
 //! | `FilterServer` | a scripted filter on a socket, its script exchangeable (feature `net`) |
 //! | `converse` | an MTA's script over a stream (feature `net`) |
 //!
@@ -43,7 +44,7 @@ mod script;
 mod serve;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 
 #[cfg(feature = "net")]
 pub use converse::converse;
@@ -53,4 +54,5 @@ pub use scenario::{Chain, Claim, Dialogue, OnFailure, Place, Scenario, SmtpStep}
 pub use script::{Act, At, Cue, FilterScript, Nth};
 #[cfg(feature = "net")]
 pub use serve::FilterServer;
+#[doc(no_inline)]
 pub use text::{ScriptError, Text};
