@@ -15,7 +15,6 @@
 //! sides count what is owed and say [`ProtocolError`] to one too many instead of taking it for the
 //! next. An error names the stage and whose fault it is, and leaves the state as it was; what
 //! follows from it is for the caller to decide.
-
 //!
 //! Where libmilter, Postfix and Sendmail do not agree, these sides do the following.
 //!
