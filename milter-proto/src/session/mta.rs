@@ -292,6 +292,8 @@ impl MtaSide {
                 self.mute = Mute::No;
                 false
             }
+            // About no message. Postfix tells it; Sendmail does not ([`MtaSide::is_muted`]).
+            (Mute::Message, Event::Unknown(_)) => false,
             (Mute::Message, _) => true,
         }
     }
@@ -437,6 +439,8 @@ impl MtaSide {
         };
         let ended = question.is_ended_by(&verdict);
         self.mute = match verdict {
+            // What was accepted stays so.
+            _ if question == Question::Unknown => self.mute,
             Verdict::Accept if greeting => Mute::Connection,
             Verdict::Accept | Verdict::Discard if question != Question::EndOfMessage => {
                 Mute::Message

@@ -3,9 +3,11 @@
 //! Every filter is told once on each of its connections, before anything of a message, however late
 //! that connection came. Nothing here can fail but the telling itself.
 
+use milter_proto::session::MtaSide;
 use milter_proto::wire::Steps;
 
 use super::Session;
+use crate::proxy::headers::MtaKind;
 use crate::proxy::plan::Position;
 
 /// What became of telling a filter who the client is.
@@ -61,13 +63,17 @@ impl Session {
     }
 
     /// Whether an unknown command can still be told: not to a filter that is being told everything
-    /// again, which may be too far for it, or not far enough.
+    /// again, which may be too far for it, or not far enough; nor, by Sendmail's rules, to one that
+    /// has accepted the last message before its end.
     fn may_hear_unknown(&self, index: usize) -> bool {
         let waits = self
             .pending
             .is_some_and(|pending| pending.at == Some(Position::Unknown));
         let agreed = self.mta.agreed.as_ref();
         let unanswered = agreed.is_some_and(|agreed| agreed.steps.contains(Steps::NR_UNKNOWN));
-        (waits || unanswered) && self.children[index].stage() <= self.side.stage()
+        let child = &self.children[index];
+        let muted =
+            self.mta.kind == MtaKind::Sendmail && child.side().is_some_and(MtaSide::is_muted);
+        (waits || unanswered) && !muted && child.stage() <= self.side.stage()
     }
 }

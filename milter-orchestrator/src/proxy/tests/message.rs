@@ -409,6 +409,27 @@ async fn unknown_commands_are_told_and_do_not_touch_the_message() {
 }
 
 #[tokio::test]
+async fn whoever_accepted_a_message_hears_of_unknown_commands_where_the_mta_would_tell() {
+    for (version, expected) in [("Postfix 3.7.11", " U"), ("8.17.1", "")] {
+        let accepts = Filter::new("a").on('L', Act::Say(vec![Reply::Accept]));
+        let stage = Stage::new(vec![vec![accepts], vec![Filter::new("b")]]);
+        let mut mta = stage.mta().await;
+        mta.macros('C', &[("v", version)]).await;
+        mta.ask(connect()).await;
+        mta.ask(helo("client.test")).await;
+        assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
+        let unknown = Command::Unknown(Bytes::from_static(b"BAR zz"));
+        assert_eq!(mta.ask(unknown).await, Reply::Continue);
+        assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
+        mta.quit().await.unwrap();
+        stage.closed().await;
+        let message = "M<s@x> R<r@x> T L:Received=r1";
+        let heard = format!("C H:client.test {message}{expected} {message} Q");
+        assert_eq!(stage.heard(0, 0), heard, "{version}");
+    }
+}
+
+#[tokio::test]
 async fn leading_space_is_kept_for_those_who_want_it() {
     let exact = Filter::new("exact").steps(Steps::LEADING_SPACE).on(
         'E',

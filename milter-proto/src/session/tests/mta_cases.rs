@@ -319,6 +319,17 @@ fn case_125_accept_at_rcpt() {
     );
 }
 
+/// An unknown command is about no message, and leaves what was accepted as it was.
+#[test]
+fn a_filter_that_accepted_hears_of_unknown_commands() {
+    let none = Steps::empty();
+    for word in ["c", "r", "a"] {
+        let script = format!("CcMcRcTcLaU{word}LNBEU{word}McRc");
+        let heard = format!("Cc Mc Rc Tc La U{word}     U{word} Mc Rc");
+        check(6, none, &script, &heard);
+    }
+}
+
 #[test]
 fn case_126_discard_at_connect() {
     let mut side = agreed(6, Steps::empty());
