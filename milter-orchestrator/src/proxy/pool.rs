@@ -9,8 +9,7 @@
 //! them. Whether a kept connection still works shows at its first CONNECT; nothing here fails.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use milter_proto::net::Stream;
@@ -38,47 +37,66 @@ pub(crate) struct Kept {
     pub(crate) since: Instant,
 }
 
-/// All that wait, by the names of their filters, the newest last.
+/// All that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
-    kept: Mutex<HashMap<String, Vec<Kept>>>,
-    swept: AtomicBool,
+pub(crate) struct Pool(Mutex<Waiting>);
+
+/// What a [`Pool`] holds.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By the names of their filters, the newest last.
+    kept: HashMap<String, Vec<Kept>>,
+    /// Whether somebody closes what waits for too long.
+    swept: bool,
 }
 
 impl Pool {
-    /// The newest connection to that filter that was negotiated from the same offer.
-    pub(crate) fn take(&self, filter: &str, offer: &Offer, now: Instant) -> Option<Kept> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = kept.get_mut(filter)?;
-        let is_fit = |one: &Kept| one.offered == *offer && one.since + IDLE_MAX > now;
-        let place = connections.iter().rposition(is_fit)?;
-        Some(connections.remove(place))
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one in; the oldest has to go when there are more than `limit` then.
-    fn put(&self, filter: &str, connection: Kept, limit: usize) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = kept.entry(filter.to_owned()).or_default();
+    /// The newest connection to that filter that was negotiated from the same offer. Those that
+    /// the filter has closed, or on which it said something that nobody asked for, are closed.
+    pub(crate) fn take(&self, filter: &str, offer: &Offer, now: Instant) -> Option<Kept> {
+        let mut waiting = self.waiting();
+        let connections = waiting.kept.get_mut(filter)?;
+        let is_fit = |one: &Kept| one.offered == *offer && one.since + IDLE_MAX > now;
+        loop {
+            let place = connections.iter().rposition(is_fit)?;
+            let kept = connections.remove(place);
+            if kept.stream.is_quiet() {
+                return Some(kept);
+            }
+        }
+    }
+
+    /// Takes one in; the oldest has to go when there are more than `limit` then. Whether nobody
+    /// closes what waits for too long: the caller has to see to it.
+    fn put(&self, filter: &str, connection: Kept, limit: usize) -> bool {
+        let mut waiting = self.waiting();
+        let connections = waiting.kept.entry(filter.to_owned()).or_default();
         connections.push(connection);
         let surplus = connections.len().saturating_sub(limit);
         connections.drain(..surplus);
+        !std::mem::replace(&mut waiting.swept, true)
     }
 
-    /// Closes what has waited for too long; whether nothing is left.
+    /// Closes what has waited for too long; whether nothing is left, and nobody needs to come
+    /// again.
     fn sweep(&self, now: Instant) -> bool {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|_, connections| {
+        let mut waiting = self.waiting();
+        waiting.kept.retain(|_, connections| {
             connections.retain(|one| one.since + IDLE_MAX > now);
             !connections.is_empty()
         });
-        kept.is_empty()
+        waiting.swept = !waiting.kept.is_empty();
+        !waiting.swept
     }
 }
 
 /// Keeps a connection to a filter, at most `limit` of them.
 pub(crate) fn keep(shared: &Arc<Shared>, filter: &str, connection: Kept, limit: usize) {
-    shared.pool.put(filter, connection, limit);
-    if shared.pool.swept.swap(true, Ordering::AcqRel) {
+    if !shared.pool.put(filter, connection, limit) {
         return;
     }
     let shared = Arc::downgrade(shared);
@@ -90,7 +108,6 @@ pub(crate) fn keep(shared: &Arc<Shared>, filter: &str, connection: Kept, limit: 
                 return;
             };
             if shared.pool.sweep(super::now()) {
-                shared.pool.swept.store(false, Ordering::Release);
                 return;
             }
         }

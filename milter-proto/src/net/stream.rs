@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -66,6 +67,18 @@ impl Stream {
             }
             Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
         }))
+    }
+
+    /// Whether the peer has said nothing that was not read, and has not closed: nothing that was
+    /// kept open unwatched can be used again otherwise. Reads nothing.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match &self.0 {
+            Socket::Inet(stream) => SockRef::from(stream).peek(&mut byte),
+            Socket::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Waits until it is ready for any of `interest`, without reading or writing.

@@ -107,11 +107,12 @@ impl Session {
     }
 
     /// A kept connection that has not shown yet that it works says nothing about the filter: a new
-    /// one takes its place.
+    /// one takes its place, if there is time for that.
     fn start_over(&mut self, index: usize, error: &ChildError) -> bool {
         let until = self.now + self.children[index].member.timeouts.connect;
         let child = &mut self.children[index];
-        if !child.unproven || !matches!(child.link, Link::Up(_)) {
+        let is_late = matches!(error, ChildError::OutOfTime);
+        if !child.unproven || is_late || !matches!(child.link, Link::Up(_)) {
             return false;
         }
         tracing::debug!(filter = %child.member.name, %error, "kept connection is of no use");

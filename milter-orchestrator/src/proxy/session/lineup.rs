@@ -232,6 +232,9 @@ impl Session {
     pub(super) fn forget_client(&mut self) {
         self.end_message("the MTA ended the connection");
         self.introduction = Introduction::default();
+        // Nothing that was said of one client is true of the next.
+        self.macros.clear();
+        self.loose.clear();
         self.disband();
         for index in 0..self.children.len() {
             self.children[index].leave();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use milter_proto::wire::{Command, Offer, Reply, Steps};
 
-use super::harness::{Act, Filter, Mta, Stage, mail, rcpt};
+use super::harness::{Act, Filter, Mta, Stage, connect, mail, rcpt};
 
 /// What a filter hears of one client with one message.
 const CLIENT: &str = "C H:client.test M<s@x> R<r@x> T L:Received=r1 L:Subject=s N B E";
@@ -146,4 +146,50 @@ async fn no_more_are_kept_than_allowed_and_none_for_another_offer() {
         Reply::Negotiate(_)
     ));
     assert_eq!(stage.connections(0), 4);
+}
+
+/// What a filter said unasked would be taken for the answer to the next client's CONNECT, and every
+/// answer after it for the one before.
+#[tokio::test]
+async fn on_one_with_something_unread_nothing_more_is_said() {
+    for stale in [Act::Say(vec![Reply::Continue]), Act::Raw(b"\0"), Act::Close] {
+        let reject = Act::Say(vec![Reply::Reject]);
+        let filter = Filter::new("a").pool(1).on('K', stale).once(1, 'E', reject);
+        let stage = Stage::new(vec![vec![filter]]);
+        assert_eq!(session(&stage).await, Reply::Continue);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(session(&stage).await, Reply::Reject);
+        assert_eq!(stage.heard(0, 0), format!("{CLIENT} K"));
+        assert_eq!(stage.connections(0), 2);
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_gone_is_passed_over() {
+    let filter = Filter::new("a").pool(2).once(1, 'K', Act::Close);
+    let stage = Stage::new(vec![vec![filter]]);
+    let mut first = stage.mta().await;
+    first.greet().await;
+    first.message("x\r\n").await;
+    // The newest is the one that closes.
+    assert_eq!(session(&stage).await, Reply::Continue);
+    first.quit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    for _ in 0..2 {
+        assert_eq!(session(&stage).await, Reply::Continue);
+    }
+    assert_eq!(stage.connections(0), 2);
+}
+
+#[tokio::test]
+async fn what_was_said_of_one_client_is_not_told_of_the_next() {
+    let stage = Stage::new(vec![vec![Filter::new("a")]]);
+    let mut mta = stage.mta().await;
+    mta.macros('C', &[("v", "Postfix 3.7.11")]).await;
+    mta.ask(connect()).await;
+    // The client goes before its HELO.
+    mta.macros('H', &[("{cert_subject}", "somebody")]).await;
+    mta.send(Command::QuitReuse).await;
+    mta.greet().await;
+    assert_eq!(stage.macros(0, 'H'), "");
 }
