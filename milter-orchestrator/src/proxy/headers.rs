@@ -23,8 +23,8 @@ use thiserror::Error;
 pub(crate) enum MtaKind {
     /// Positions shift at once; an added field goes to the end.
     Postfix,
-    /// A deleted field keeps its number until the next filter is shown the header, and its place for
-    /// good: a later filter that adds one of that name gets it. So it is with the fields that
+    /// A deleted field keeps its number until the next filter is shown the header, and its place
+    /// for good: a later filter that adds one of that name gets it. So it is with the fields that
     /// Sendmail makes up. Any other added field goes above the first of its name.
     Sendmail,
 }
@@ -83,7 +83,8 @@ type Id = usize;
 enum Origin {
     /// The Received field that the MTA itself adds and shows nobody.
     Own,
-    /// A template of Sendmail's: counts for positions, and is a field once a filter gave it a value.
+    /// A template of Sendmail's: counts for positions, and is a field once a filter gave it a
+    /// value.
     Template { given: bool },
     /// From the MTA: the `ordinal`-th of its name, as sent.
     Sent { ordinal: u32, sent: Header },

@@ -1,11 +1,11 @@
 //! The body of the message in hand, kept for filters that come later and for a second try.
 //!
 //! A body stays in memory up to a limit of its own, and beyond that as far as there is something
-//! left of a [`SpoolBudget`] that all bodies share. Otherwise its oldest bytes go to a file that has
-//! no name, so that nothing is left behind whatever happens. Bytes come out as they went in: nothing
-//! is normalised here. Writing to the file goes to the page cache a chunk at a time, which is why it
-//! does not leave the task. A full disk or a body over the limit is a [`SpoolError`]; the message
-//! must then be refused for now.
+//! left of a [`SpoolBudget`] that all bodies share. Otherwise its oldest bytes go to a file that
+//! has no name, so that nothing is left behind whatever happens. Bytes come out as they went in:
+//! nothing is normalised here. Writing to the file goes to the page cache a chunk at a time, which
+//! is why it does not leave the task. A full disk or a body over the limit is a [`SpoolError`]; the
+//! message must then be refused for now.
 
 use std::collections::VecDeque;
 use std::fs::File;

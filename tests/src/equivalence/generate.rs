@@ -162,8 +162,8 @@ pub fn without_deviations(scenario: &mut Scenario) {
     }
 }
 
-/// Takes out what makes Sendmail break SMTP: for a parameter of a new recipient that it does not know
-/// it writes a line of its own debugging between the replies, and the client loses count.
+/// Takes out what makes Sendmail break SMTP: for a parameter of a new recipient that it does not
+/// know it writes a line of its own debugging between the replies, and the client loses count.
 pub fn without_faults_of_sendmail(scenario: &mut Scenario) {
     let is_unknown = |act: &Act| {
         matches!(act, Act::Say(Reply::Edit(Edit::AddRecipient { args, .. }))

@@ -69,7 +69,8 @@ impl Rig {
         for _ in 0..lanes {
             ways.push((Way::start().await?, Way::start().await?));
         }
-        // All at once, when everything else has its port: what is free now is free until it is used.
+        // All at once, when everything else has its port: what is free now is free until it is
+        // used.
         let ip = private_address();
         let mut ports = free_ports(ip, lanes * 2 * FILTERS_MAX)?.into_iter();
         let mut entries = Vec::new();

@@ -22,8 +22,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 const ROOM: usize = 128 * 1024;
 /// Bytes read by way of the stack: most messages, or what a peer says in answer.
 const GLANCE: usize = 32 * 1024;
-/// Bytes read at a time at most: whole frames of the largest chunks that MTAs send, so that none has
-/// to be put together from two buffers.
+/// Bytes read at a time at most: whole frames of the largest chunks that MTAs send, so that none
+/// has to be put together from two buffers.
 const GULP: usize = 4 * (5 + CHUNK_MAX);
 /// A payload of this size is worth a buffer of its own.
 const LARGE: usize = 4 * 1024;
