@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -165,8 +165,8 @@ impl Sendmail {
         command.env("SENDMAIL_LOG", folder.join("log"));
         let mut process = Process::start(&mut command)?;
         let pid = folder.join("pid");
-        // Written when all ports are open.
-        let started = process.wait_until("listening", || pid.exists());
+        let open = || pid.exists() && addresses.iter().all(|address| listens(*address));
+        let started = process.wait_until("listening", open);
         started.with_context(|| fs::read_to_string(folder.join("log")).unwrap_or_default())?;
         Ok(Self {
             addresses,
@@ -195,6 +195,24 @@ impl Sendmail {
         }
         Ok(count)
     }
+}
+
+/// Whether a program listens there. Nothing is connected: Sendmail would call its filters.
+fn listens(address: SocketAddr) -> bool {
+    let IpAddr::V4(ip) = address.ip() else {
+        return false;
+    };
+    let local = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        address.port()
+    );
+    // proc(5): number, local address, remote address, state; 0A is LISTEN.
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    sockets.lines().any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        columns.next() == Some(&*local) && columns.nth(1) == Some("0A")
+    })
 }
 
 impl Mta for Sendmail {
