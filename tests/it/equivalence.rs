@@ -9,10 +9,14 @@ use milter_tests::equivalence::campaign::{self, Watch};
 use milter_tests::equivalence::mta::{Entry, Mta};
 use milter_tests::equivalence::postfix::Postfix;
 use milter_tests::equivalence::rig::Rig;
+use milter_tests::sendmail::{Installation, start_mta};
 use milter_tests::skip::skip;
 
 /// How many random scenarios, always the same ones.
 const RANDOM: u64 = 80;
+
+/// And on sendmail, which is slower.
+const RANDOM_ON_SENDMAIL: u64 = 20;
 
 /// Written for what is easily got wrong: the name, the filters, the message. All run with the same
 /// dialogue, by the default and strictly.
@@ -109,6 +113,61 @@ filter two
     ),
 ];
 
+/// What Sendmail does in its own way: the client sends neither Date nor From nor Message-Id.
+const WRITTEN_FOR_SENDMAIL: &[(&str, &str)] = &[
+    (
+        "fields that Sendmail makes up are deleted, replaced, and deleted again",
+        r#"
+filter one
+  actions add-headers change-headers
+  at end: delete 1 "Date"; add "From" "f@x.test"; change 7 "Message-Id" "<m@x.test>"; continue
+filter two
+  actions add-headers change-headers
+  at end: add "Date" "a date"; change 1 "From" "g@x.test"; delete 1 "Message-Id"; insert 5 "X-B" "5"; continue
+filter three
+  actions add-headers change-headers
+  at end: add "From" "h@x.test"; change 2 "Received" "new"; add "Received" "top"; continue
+"#,
+    ),
+    (
+        "what was deleted keeps its place, and its number until somebody looks",
+        r#"
+filter one
+  actions change-headers
+  at end: delete 1 "X-A"; delete 1 "Subject"; delete 1 "Received"; continue
+filter two
+  actions add-headers change-headers
+  steps no-headers
+  at end: change 1 "X-A" "is back"; delete 2 "X-A"; insert 10 "X-B" "10"; continue
+filter three
+  actions add-headers change-headers
+  at end: add "Subject" "new"; add "Received" "new"; change 9 "X-A" "into the gap"; continue
+"#,
+    ),
+    (
+        "edits at every height, in the order that holds on both servers",
+        r#"
+filter one
+  actions add-headers change-headers
+  at end: change 2 "X-A" "changed"; delete 1 "X-A"; delete 1 "Received"; insert 11 "X-Mid" "m"; insert 1 "X-Low" "2"; insert 1 "X-Low" "1"; insert 0 "X-Top" "2"; insert 0 "X-Top" "1"; add "X-End" "1"; add "X-Last" "2"; continue
+filter two
+  actions add-headers change-headers
+  at end: insert 0 "X-C" "above"; insert 1 "X-C" "second"; insert 2 "X-C" "third"; insert 2147483647 "X-A" "end"; add "X-A" "first of its name"; continue
+"#,
+    ),
+    (
+        "bare line ends in a new body, and no end",
+        r#"
+filter one
+  actions change-body
+  at end: replace-body "bare\nlf\n.\r\nno end"; continue
+filter two
+  actions add-headers
+  at end: add "X-A" "1"; continue
+"#,
+    ),
+];
+
 const DIALOGUE: &str = r#"
 smtp
   C: EHLO client.test
@@ -154,7 +213,23 @@ async fn case_200_postfix_does_the_same() {
         return;
     }
     let rig = Rig::start(3, postfix).await.unwrap();
-    for (name, filters) in WRITTEN {
+    check(&rig, WRITTEN, RANDOM).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sendmail_does_the_same() {
+    if let Err(error) = Installation::find() {
+        skip("equivalence::sendmail_does_the_same", &format!("{error:#}"));
+        return;
+    }
+    let rig = Rig::start(2, start_mta).await.unwrap();
+    check(&rig, WRITTEN, 0).await;
+    check(&rig, WRITTEN_FOR_SENDMAIL, RANDOM_ON_SENDMAIL).await;
+}
+
+/// Runs what was written, and so many random scenarios.
+async fn check(rig: &Rig, written: &[(&str, &str)], random: u64) {
+    for (name, filters) in written {
         for strict in [false, true] {
             let mut scenario = Scenario::parse(name, &format!("{filters}{DIALOGUE}")).unwrap();
             scenario.chain.strict = strict;
@@ -164,8 +239,8 @@ async fn case_200_postfix_does_the_same() {
             }
         }
     }
-    let summary = campaign::run(&rig, 1, RANDOM, &Unwatched).await.unwrap();
-    assert_eq!(summary.ran as u64, RANDOM);
+    let summary = campaign::run(rig, 1, random, &Unwatched).await.unwrap();
+    assert_eq!(summary.ran as u64, random);
     assert!(
         summary.failures.is_empty(),
         "{}",
