@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use anyhow::Result;
 use tokio::sync::Mutex;
 
-use super::generate::{scenario, without_faults_of_sendmail};
+use super::generate::{scenario, without_deviations_on_sendmail};
 use super::rig::Rig;
 use super::shrink::shrink;
 
@@ -96,7 +96,7 @@ async fn futures_joined(workers: Vec<impl Future<Output = Result<()>>>) -> Resul
 pub async fn check(rig: &Rig, seed: u64) -> Result<Option<String>> {
     let mut scenario = scenario(seed);
     if rig.mta.name() == "sendmail" {
-        without_faults_of_sendmail(&mut scenario);
+        without_deviations_on_sendmail(&mut scenario);
     }
     let context = |error: anyhow::Error| error.context(format!("seed {seed}:\n{scenario}"));
     let Some(found) = rig.compare(&scenario).await.map_err(context)? else {
