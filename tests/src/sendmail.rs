@@ -26,8 +26,7 @@ pub const HOSTNAME: &str = "mx.equal.test";
 /// Recipients that it refuses itself, for good and for now.
 pub const REFUSED: [&str; 2] = ["nobody@equal.test", "later@equal.test"];
 
-/// Filters that it can know (`MAXFILTERS`); further ones it passes over and says so in its log
-/// only.
+/// Filters that it can know (`MAXFILTERS`); further ones it passes over, and says so in its log.
 pub const FILTERS_MAX: usize = 25;
 
 /// Its configuration before m4 has read it.
@@ -42,8 +41,7 @@ pub struct Filter {
     pub equates: &'static str,
 }
 
-/// A port with its filters; there are [`FILTERS_MAX`] different ones at most in all entries
-/// together.
+/// A port with its filters; all entries together have [`FILTERS_MAX`] different ones at most.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     /// In the order in which they are asked.

@@ -1,5 +1,6 @@
 //! The header model against naive lists of fields, and the worked cases that are easy to get wrong.
 
+use super::difference::END;
 use super::*;
 
 /// What Postfix does with edits, as plainly as it can be written; for Sendmail see `edit_log`. Of a
@@ -213,7 +214,9 @@ fn a_forged_field_and_an_added_one_are_told_apart_as_each_mta_would() {
 #[test]
 fn what_sendmail_makes_up_is_replaced_and_deleted_in_its_place() {
     let dated = "Date:d A:1";
-    let table: [(&str, &[&[&str]], &[&str]); 7] = [
+    // What the client sent, the edits of each filter, what goes to Sendmail.
+    type Row<'a> = (&'a str, &'a [&'a [&'a str]], &'a [&'a str]);
+    let table: [Row<'_>; 7] = [
         ("A:1", &[&["m 1 Date"]], &["m 1 Date"]),
         ("A:1", &[&["h date x"], &["m 1 Date"]], &["m 1 Date"]),
         ("A:1", &[&["h date x"], &["m 1 Date y"]], &["h Date y"]),
