@@ -51,6 +51,8 @@ pub(super) struct Filter {
     pub(super) refusals: Vec<Refusal>,
     /// How often each command came in this message.
     counts: HashMap<u8, usize>,
+    /// The client that it was told of last.
+    pub(super) client: Bytes,
     /// It accepted the client as a whole.
     pub(super) accepted_client: bool,
     /// It did something wrong in this session.
@@ -89,6 +91,7 @@ impl Filter {
             seen: Seen::default(),
             refusals: Vec::new(),
             counts: HashMap::new(),
+            client: Bytes::new(),
             accepted_client: false,
             failed: false,
         }
@@ -100,7 +103,29 @@ impl Filter {
         self.hang_up();
         self.side = FilterSide::new();
         self.seen = Seen::default();
+        self.client = Bytes::new();
         self.accepted_client = false;
+    }
+
+    /// The client is gone; the connection may stay.
+    pub(super) fn forget_client(&mut self) {
+        self.generation = 0;
+        self.seen = Seen::default();
+        self.client = Bytes::new();
+        self.accepted_client = false;
+        self.refusals.clear();
+        self.counts.clear();
+    }
+
+    /// Another client comes on the same connection, which is `closed` from then on.
+    pub(super) fn resume(&mut self, generation: u32, closed: Option<Instant>) {
+        self.generation = generation;
+        self.says.extend(closed.map(|at| (at, None)));
+    }
+
+    /// Whether nothing is under way from it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.says.is_empty() && self.arrived.is_empty()
     }
 
     /// The connection is gone.
@@ -183,8 +208,8 @@ impl Filter {
                 assert!(!self.seen.skipped, "told of a body that it skips");
                 self.seen.body.extend_from_slice(chunk);
             }
-            Event::Connect(_)
-            | Event::Helo(_)
+            Event::Connect(connection) => self.client = connection.hostname.clone(),
+            Event::Helo(_)
             | Event::Data
             | Event::EndOfHeaders
             | Event::EndOfMessage

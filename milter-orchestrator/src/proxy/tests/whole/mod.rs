@@ -3,12 +3,13 @@
 //! An MTA (the protocol crate's side that drives filters, which refuses what has no place), the
 //! session that is tested, and one to three filters (the protocol crate's other side, which
 //! complains of what is out of order). Filters answer in pieces and after any time, crash, hang,
-//! talk nonsense, answer twice or late. The clock jumps. What must hold:
+//! talk nonsense, answer twice or late. The clock jumps. Clients come one after the other, and
+//! connections to filters may be kept for the next. What must hold:
 //!
 //! 1. every question of the MTA's gets exactly one answer, and the end of a message one last word;
 //! 2. nothing is said that the stage forbids or that was promised not to be said, on either side;
 //! 3. what passes was passed by every filter, or its policy allows that;
-//! 4. nothing of one message is seen in another;
+//! 4. nothing of one message or client is seen in another;
 //! 5. edits arrive all or none, in the chain's order, and with no refusal;
 //! 6. a filter sees header and body as the filters before it left them, byte for byte;
 //! 7. what is held in memory is bounded;
@@ -26,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use bolero::produce;
 use milter_proto::net::Address;
-use milter_proto::wire::{Decoder, Reply};
+use milter_proto::session::MtaSide;
+use milter_proto::wire::{Decoder, Offer, Reply};
 
 use self::dice::Dice;
 use self::filter::Filter;
@@ -34,7 +36,7 @@ use self::mta::Client;
 use crate::member::{Chain, Health, Member, OnFailure, Timeouts};
 use crate::proxy::child::{ChildError, Link};
 use crate::proxy::session::Session;
-use crate::proxy::{Limits, Proxy, SpoolLimits};
+use crate::proxy::{Limits, Proxy, Shared, SpoolLimits};
 use crate::route::{Condition, Route, Routes};
 
 /// Real time for one input; it takes a few milliseconds.
@@ -49,8 +51,13 @@ const QUEUE_MAX: usize = 8;
 /// A session with everything around it.
 struct World {
     dice: Dice,
+    shared: Arc<Shared>,
     session: Session,
     filters: Vec<Filter>,
+    /// For each filter the connection that waits for the next client, and what was offered on it.
+    kept: Vec<Option<(MtaSide, Offer)>>,
+    /// Counts messages, so that each has a name of its own.
+    messages: usize,
     members: Vec<Arc<Member>>,
     /// Which group of the chain each filter is in.
     groups: Vec<usize>,
@@ -76,7 +83,8 @@ impl World {
         let mut groups = Vec::new();
         let mut segments: Vec<Vec<Arc<Member>>> = Vec::new();
         for number in 0..count {
-            let member = member(number, policy(dice.roll(4)));
+            let pool = usize::from(dice.roll(2));
+            let member = member(number, policy(dice.roll(4)), pool);
             members.push(Arc::clone(&member));
             match segments.last_mut() {
                 Some(last) if dice.once_in(4) => last.push(member),
@@ -108,7 +116,10 @@ impl World {
         let now = Instant::now();
         let proxy = Proxy::new("test", Arc::new(routes), limits);
         Self {
-            session: Session::new(proxy.shared, now),
+            session: Session::new(Arc::clone(&proxy.shared), now),
+            shared: proxy.shared,
+            kept: (0..count).map(|_| None).collect(),
+            messages: 0,
             dice,
             filters,
             members,
@@ -205,6 +216,13 @@ impl World {
         let generation = child.generation;
         let filter = &mut self.filters[index];
         match child.link {
+            Link::Dialling(_)
+                if filter.generation != generation
+                    && child.may_resume
+                    && self.kept[index].is_some() =>
+            {
+                self.resume(index, generation)
+            }
             Link::Dialling(_) if filter.generation != generation => {
                 filter.connect(generation);
                 if !self.dice.once_in(self.faults) {
@@ -220,12 +238,39 @@ impl World {
                 true
             }
             Link::Leaving if child.out.is_empty() => {
-                self.session.left(index);
+                let side = self.session.left(index);
+                let offer = self.session.offer();
+                self.kept[index] = side.filter(|_| filter.is_quiet()).map(|side| (side, offer));
                 filter.hang_up();
                 true
             }
             _ => false,
         }
+    }
+
+    /// Takes the connection that was kept, unless something else was offered on it. It may have
+    /// been closed in the meantime, which is nobody's fault.
+    fn resume(&mut self, index: usize, generation: u32) -> bool {
+        let Some((side, offered)) = self.kept[index].take() else {
+            return false;
+        };
+        if offered != self.session.offer() {
+            // Dialled in the next round.
+            return true;
+        }
+        let closed = self.dice.once_in(8);
+        self.tell_story(|| format!("    {index} goes on, closed: {closed}"));
+        self.filters[index].resume(generation, closed.then_some(self.now));
+        self.session.resumed(index, side, self.now);
+        true
+    }
+
+    /// The next client, on a connection of its own.
+    fn next_client(&mut self) {
+        self.session = Session::new(Arc::clone(&self.shared), self.now);
+        self.said.clear();
+        self.gone = false;
+        self.filters.iter_mut().for_each(Filter::forget_client);
     }
 
     fn tell(&mut self, index: usize) -> bool {
@@ -316,14 +361,14 @@ fn policy(roll: u8) -> OnFailure {
     }
 }
 
-fn member(number: usize, on_failure: OnFailure) -> Arc<Member> {
+fn member(number: usize, on_failure: OnFailure, pool: usize) -> Arc<Member> {
     Arc::new(Member {
         name: number.to_string(),
         address: Address::Unix("/nonexistent".into()),
         on_failure,
         timeouts: Timeouts::default(),
         shadow: false,
-        pool: 0,
+        pool,
         health: Arc::new(Health::default()),
     })
 }
@@ -331,8 +376,13 @@ fn member(number: usize, on_failure: OnFailure) -> Arc<Member> {
 fn run(bytes: &[u8]) {
     let begin = Instant::now();
     let mut world = World::new(bytes);
-    Client::new(&mut world).run(&mut world);
-    world.finish();
+    for number in 0..=world.dice.roll(3) {
+        if number > 0 {
+            world.next_client();
+        }
+        Client::new(&mut world, number).run(&mut world);
+        world.finish();
+    }
     assert!(begin.elapsed() < TIME_MAX, "took {:?}", begin.elapsed());
 }
 

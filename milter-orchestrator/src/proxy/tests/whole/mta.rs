@@ -43,6 +43,8 @@ enum Said {
 /// An MTA.
 pub(super) struct Client {
     side: MtaSide,
+    /// Its client's name.
+    name: Bytes,
     told: Told,
     /// How many messages there were.
     messages: usize,
@@ -53,7 +55,7 @@ const VERSIONS: [&str; 3] = ["Postfix 3.7.11", "8.17.1", ""];
 
 impl Client {
     /// One that has negotiated.
-    pub(super) fn new(world: &mut World) -> Self {
+    pub(super) fn new(world: &mut World, number: u8) -> Self {
         let actions = Actions::all() - world.dice.some_of(Actions::all().iter(), 12);
         let steps = Steps::NEGOTIABLE - world.dice.some_of(Steps::NEGOTIABLE.iter(), 12);
         let version = 6 - u32::from(world.dice.once_in(12)) * u32::from(world.dice.roll(5));
@@ -70,6 +72,7 @@ impl Client {
         );
         Self {
             side,
+            name: Bytes::from(format!("client-{number}.test")),
             told: Told::default(),
             messages: 0,
         }
@@ -78,10 +81,10 @@ impl Client {
     /// A client with its messages, up to the end of the connection.
     pub(super) fn run(mut self, world: &mut World) {
         let connection = Connection {
-            hostname: Bytes::from_static(b"client.test"),
+            hostname: self.name.clone(),
             address: Address::Unknown,
         };
-        let helo = Event::Helo(Bytes::from_static(b"client.test"));
+        let helo = Event::Helo(self.name.clone());
         let mut said = self.tell(world, Event::Connect(connection));
         if said == Said::Go {
             said = self.tell(world, helo.clone());
@@ -111,8 +114,9 @@ impl Client {
     /// One message; `Over` when it is done in whatever way.
     fn message(&mut self, world: &mut World) -> Said {
         self.messages += 1;
+        world.messages += 1;
         self.told = Told {
-            message: format!("<{}@x>", self.messages),
+            message: format!("<{}@x>", world.messages),
             ..Told::default()
         };
         let said = self.events(world);
@@ -332,6 +336,7 @@ impl Client {
                 "{index}: passed unseen"
             );
             let Some(own) = passed else { continue };
+            assert_eq!(filter.client, self.name, "{index} knows another client");
             let counted = if filter.failed && filter.marks() {
                 is_marked(edits, filter)
             } else {
