@@ -67,18 +67,16 @@ filter two
     ),
     (
         "recipients and sender in order",
-        concat!(
-            r#"
+        r#"
 filter one
   actions add-recipient delete-recipient change-sender
   at end: add-recipient "<n1@equal.test>"; sender "<one@from.test>"; continue
 filter two
   actions delete-recipient change-sender add-recipient-args
-  at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>"; "#,
-            r#"add-recipient "n2@equal.test" "NOTIFY=NEVER"; "#,
-            r#"sender "<two@from.test>" "RET=HDRS"; continue
-"#
-        ),
+  at end: delete-recipient "<n1@equal.test>"; delete-recipient "<r1@equal.test>";
+    add-recipient "n2@equal.test" "NOTIFY=NEVER";
+    sender "<two@from.test>" "RET=HDRS"; continue
+"#,
     ),
     (
         "quarantine by the last filter",
@@ -123,7 +121,8 @@ filter one
   at end: delete 1 "Date"; add "From" "f@x.test"; change 7 "Message-Id" "<m@x.test>"; continue
 filter two
   actions add-headers change-headers
-  at end: add "Date" "a date"; change 1 "From" "g@x.test"; delete 1 "Message-Id"; insert 5 "X-B" "5"; continue
+  at end: add "Date" "a date"; change 1 "From" "g@x.test"; delete 1 "Message-Id";
+    insert 5 "X-B" "5"; continue
 filter three
   actions add-headers change-headers
   at end: add "From" "h@x.test"; change 2 "Received" "new"; add "Received" "top"; continue
@@ -149,10 +148,13 @@ filter three
         r#"
 filter one
   actions add-headers change-headers
-  at end: change 2 "X-A" "changed"; delete 1 "X-A"; delete 1 "Received"; insert 11 "X-Mid" "m"; insert 1 "X-Low" "2"; insert 1 "X-Low" "1"; insert 0 "X-Top" "2"; insert 0 "X-Top" "1"; add "X-End" "1"; add "X-Last" "2"; continue
+  at end: change 2 "X-A" "changed"; delete 1 "X-A"; delete 1 "Received"; insert 11 "X-Mid" "m";
+    insert 1 "X-Low" "2"; insert 1 "X-Low" "1"; insert 0 "X-Top" "2"; insert 0 "X-Top" "1";
+    add "X-End" "1"; add "X-Last" "2"; continue
 filter two
   actions add-headers change-headers
-  at end: insert 0 "X-C" "above"; insert 1 "X-C" "second"; insert 2 "X-C" "third"; insert 2147483647 "X-A" "end"; add "X-A" "first of its name"; continue
+  at end: insert 0 "X-C" "above"; insert 1 "X-C" "second"; insert 2 "X-C" "third";
+    insert 2147483647 "X-A" "end"; add "X-A" "first of its name"; continue
 "#,
     ),
     (

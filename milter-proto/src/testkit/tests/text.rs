@@ -64,6 +64,25 @@ told second connections 1
 }
 
 #[test]
+fn a_statement_goes_on_behind_a_semicolon() {
+    let read = |text: &str| Scenario::parse("test", text);
+    let filter = "filter a\n at end: add \"X\" \"v;\"";
+    let rest = "smtp\n C: A;\n C: B";
+    let one = read(&format!(
+        "{filter}; continue\n at quit: nothing # so;\n{rest}"
+    ));
+    let two = read(&format!("{filter};\n  continue\n at quit: nothing\n{rest}"));
+    assert_eq!(one.unwrap(), two.unwrap());
+    let lines = [
+        "filter a\n at end: continue;\n nonsense",
+        "filter a\n at end: continue;",
+    ];
+    for text in lines {
+        assert!(read(text).is_err_and(|error| error.line == 2), "{text}");
+    }
+}
+
+#[test]
 fn without_a_chain_the_filters_stand_as_written() {
     let scenario = Scenario::parse("test", "filter b\nfilter a").unwrap();
     assert_eq!(scenario.chain, Chain::of(["b", "a"]));

@@ -55,6 +55,11 @@ impl Line {
         self.tokens.as_slice().first()
     }
 
+    /// Whether the statement goes on in the next line.
+    pub(super) fn goes_on(&self) -> bool {
+        self.tokens.as_slice().last() == Some(&Token::Mark(';'))
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.peek().is_none()
     }

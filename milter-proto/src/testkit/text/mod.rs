@@ -1,6 +1,7 @@
 //! The text form of a [`Scenario`]: `.milter` files.
 //!
-//! One statement a line; `#` begins a comment; white space separates and otherwise means nothing.
+//! One statement a line, which goes on in the next where it ends in `;`; `#` begins a comment;
+//! white space separates and otherwise means nothing.
 //! `"…"` is a string of bytes with `\"`, `\\`, `\n`, `\r`, `\t`, `\0` and `\xHH`; `"ab" * 1000` is
 //! it so many times. Numbers of messages, connections and commands begin at 1.
 //!

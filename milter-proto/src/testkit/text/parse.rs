@@ -37,10 +37,10 @@ pub(in crate::testkit) fn parse(file: &str, source: &str) -> Result<Scenario, Sc
         section: Section::None,
         chained: false,
     };
-    for (index, text) in source.lines().enumerate() {
-        reader.line(text.trim()).map_err(|mistake| ScriptError {
+    for (number, text) in statements(source) {
+        reader.line(&text).map_err(|mistake| ScriptError {
             file: file.to_owned(),
-            line: index + 1,
+            line: number,
             what: mistake.what,
             instead: mistake.instead,
         })?;
@@ -50,6 +50,27 @@ pub(in crate::testkit) fn parse(file: &str, source: &str) -> Result<Scenario, Sc
         scenario.chain = Chain::of(scenario.filters.iter().map(|filter| filter.name.as_str()));
     }
     Ok(scenario)
+}
+
+/// The statements with the number of their first line: one that ends in `;` goes on in the next.
+/// What is sent as it is (`|`, `C:`) is never a part of one.
+fn statements(source: &str) -> Vec<(usize, String)> {
+    let mut statements: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (index, text) in source.lines().enumerate() {
+        let text = text.trim();
+        match statements.last_mut() {
+            Some((_, statement)) if goes_on => {
+                statement.push(' ');
+                statement.push_str(text);
+            }
+            _ => statements.push((index + 1, text.to_owned())),
+        }
+        let verbatim = !goes_on && (text.starts_with('|') || text.starts_with("C:"));
+        goes_on =
+            !verbatim && text.ends_with(';') && Line::new(text).is_ok_and(|line| line.goes_on());
+    }
+    statements
 }
 
 impl Reader {
