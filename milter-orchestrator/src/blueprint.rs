@@ -21,6 +21,9 @@ use crate::route::{Condition, Route, Routes};
 use crate::supervisor::Pace;
 use crate::supervisor::keeper::Plan;
 
+/// Connections that a `pool` holds at most: half of what a filter of ours takes by default.
+const POOL_MAX: u32 = 256;
+
 /// Longest name of a listener, milter or route.
 const NAME_MAX: usize = 32;
 
@@ -274,6 +277,13 @@ fn check_milter(section: &str, milter: &config::Milter) -> Result<(), ConfigErro
             "there is no command that could bind its socket",
         )
         .help("leave it out: a milter without a command is somebody else's"));
+    }
+    if milter.pool > POOL_MAX {
+        let message = format!(
+            "{} connections are more than a filter has to spare",
+            milter.pool
+        );
+        return Err(at("pool", &message).help(format!("write a number up to {POOL_MAX}")));
     }
     for name in milter.environment.keys() {
         if name.is_empty() || name.contains(['=', '\0']) {

@@ -157,6 +157,11 @@ fn mistakes_in_milters_have_a_path_and_advice() {
             "leave it out",
         ),
         (
+            |s| milter(s, "dkim").pool = 257,
+            "milter.dkim.pool",
+            "a number up to 256",
+        ),
+        (
             |s| {
                 let variables = &mut milter(s, "dkim").environment;
                 variables.insert("A=B".to_owned(), String::new());

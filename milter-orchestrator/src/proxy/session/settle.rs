@@ -130,27 +130,11 @@ impl Session {
         let Some(asked) = self.answered(index) else {
             return Ok(());
         };
-        let refuses = !matches!(verdict, Verdict::Continue | Verdict::Accept);
-        let child = &mut self.children[index];
-        match asked.at {
-            Position::Connect | Position::Helo => {
-                if refuses {
-                    child.refusal = Some((asked.at, verdict));
-                } else if verdict == Verdict::Accept {
-                    child.accepted = true;
-                    if let Some(part) = &mut child.part {
-                        part.state = State::Done;
-                    }
-                    child.leave();
-                }
-                return Ok(());
-            }
-            Position::Unknown => {
-                child.unknown_word = refuses.then_some(verdict);
-                return Ok(());
-            }
-            _ => {}
+        if asked.at < Position::Mail {
+            self.settle_client(index, asked.at, verdict);
+            return Ok(());
         }
+        let child = &mut self.children[index];
         let of_recipient = match asked.at {
             Position::Rcpt(number) => Some(number).filter(|_| verdict != Verdict::Discard),
             _ => None,
@@ -187,5 +171,22 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Its word on the client, the HELO name or an unknown command, which are of no message.
+    fn settle_client(&mut self, index: usize, at: Position, verdict: Verdict) {
+        let refuses = !matches!(verdict, Verdict::Continue | Verdict::Accept);
+        let child = &mut self.children[index];
+        if at == Position::Unknown {
+            child.unknown_word = refuses.then_some(verdict);
+        } else if refuses {
+            child.refusal = Some((at, verdict));
+        } else if verdict == Verdict::Accept {
+            child.accepted = true;
+            if let Some(part) = &mut child.part {
+                part.state = State::Done;
+            }
+            child.leave();
+        }
     }
 }

@@ -729,3 +729,16 @@ pub(super) fn header(name: &'static str, value: &'static str) -> Command {
 pub(super) fn text(code: u16, enhanced: &str, words: &str) -> Reply {
     Reply::SmtpReply(milter_proto::verdict::SmtpReply::new(code, enhanced, words).unwrap())
 }
+
+/// A member for a session without sockets: nothing is ever dialled.
+pub(super) fn unreachable_member(number: usize, on_failure: OnFailure, pool: usize) -> Arc<Member> {
+    Arc::new(Member {
+        name: number.to_string(),
+        address: Address::Unix("/nonexistent".into()),
+        on_failure,
+        timeouts: Timeouts::default(),
+        shadow: false,
+        pool,
+        health: Arc::new(Health::default()),
+    })
+}

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use milter_proto::edit::Edit;
 use milter_proto::message::{Address as ClientAddress, Connection, Header, Path};
-use milter_proto::net::Address;
 use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
-use crate::member::{Chain, Health, Member, OnFailure, Timeouts};
+use crate::member::{Chain, Member, OnFailure};
 use crate::proxy::child::{ChildError, Link};
 use crate::proxy::session::Session;
+use crate::proxy::tests::harness::unreachable_member;
 use crate::proxy::{Limits, Proxy};
 use crate::route::{Condition, Route, Routes};
 
@@ -111,7 +111,7 @@ impl World {
         let strict = dice.once_in(3);
         let mut segments: Vec<Vec<Arc<Member>>> = Vec::new();
         for (number, policy) in policies.iter().enumerate() {
-            let member = member(number, *policy);
+            let member = unreachable_member(number, *policy, 0);
             match segments.last_mut() {
                 Some(last) if dice.once_in(2) && !strict => last.push(member),
                 _ => segments.push(vec![member]),
@@ -510,18 +510,6 @@ impl World {
         }
         assert!(self.now - self.begin < Duration::from_secs(3600));
     }
-}
-
-fn member(number: usize, on_failure: OnFailure) -> Arc<Member> {
-    Arc::new(Member {
-        name: number.to_string(),
-        address: Address::Unix("/nonexistent".into()),
-        on_failure,
-        timeouts: Timeouts::default(),
-        shadow: false,
-        pool: 0,
-        health: Arc::new(Health::default()),
-    })
 }
 
 #[test]

@@ -26,16 +26,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bolero::produce;
-use milter_proto::net::Address;
 use milter_proto::session::MtaSide;
 use milter_proto::wire::{Decoder, Offer, Reply};
 
 use self::dice::Dice;
 use self::filter::Filter;
 use self::mta::Client;
-use crate::member::{Chain, Health, Member, OnFailure, Timeouts};
+use crate::member::{Chain, Member, OnFailure};
 use crate::proxy::child::{ChildError, Link};
 use crate::proxy::session::Session;
+use crate::proxy::tests::harness::unreachable_member;
 use crate::proxy::{Limits, Proxy, Shared, SpoolLimits};
 use crate::route::{Condition, Route, Routes};
 
@@ -84,7 +84,7 @@ impl World {
         let mut segments: Vec<Vec<Arc<Member>>> = Vec::new();
         for number in 0..count {
             let pool = usize::from(dice.roll(2));
-            let member = member(number, policy(dice.roll(4)), pool);
+            let member = unreachable_member(number, policy(dice.roll(4)), pool);
             members.push(Arc::clone(&member));
             match segments.last_mut() {
                 Some(last) if dice.once_in(4) => last.push(member),
@@ -359,18 +359,6 @@ fn policy(roll: u8) -> OnFailure {
         2 => OnFailure::Reject,
         _ => OnFailure::Quarantine,
     }
-}
-
-fn member(number: usize, on_failure: OnFailure, pool: usize) -> Arc<Member> {
-    Arc::new(Member {
-        name: number.to_string(),
-        address: Address::Unix("/nonexistent".into()),
-        on_failure,
-        timeouts: Timeouts::default(),
-        shadow: false,
-        pool,
-        health: Arc::new(Health::default()),
-    })
 }
 
 fn run(bytes: &[u8]) {
