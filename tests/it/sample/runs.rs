@@ -83,7 +83,9 @@ impl Sample {
         };
         // The first probe of the orchestrator: the filter is up.
         let log = sample.log(Way::Behind);
-        let probed = || fs::read_to_string(&log).is_ok_and(|log| log.contains("close"));
+        let probed = || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("close") && log.ends_with('\n'))
+        };
         sample.orchestrator.wait_until("probed", probed).unwrap();
         Some(sample)
     }
@@ -124,7 +126,9 @@ impl Sample {
         loop {
             let text = fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text[before..].lines().collect();
-            if lines.last().is_some_and(|last| last.starts_with("close")) {
+            // A line that crosses a page of the file can be read before its end is there.
+            let whole = text.ends_with('\n');
+            if whole && lines.last().is_some_and(|last| last.starts_with("close")) {
                 let told = lines.iter().map(|line| (*line).to_owned()).collect();
                 return Run { told, answered };
             }
