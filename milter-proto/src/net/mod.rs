@@ -13,6 +13,7 @@ mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod unix;
 
 pub use accept::{Served, Stop, accept};
 pub use address::{Address, InvalidAddress};

@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::net::address::Address;
+use crate::net::unix::Unix;
 
 /// A connected socket. TCP is set to send at once (`TCP_NODELAY`), since writes are collected here,
 /// and to find out about peers that are gone without a word (`SO_KEEPALIVE`, after five minutes).
@@ -25,7 +26,7 @@ enum Socket {
     /// TCP.
     Inet(TcpStream),
     /// A socket in the file system.
-    Unix(UnixStream),
+    Unix(Unix),
 }
 
 /// What every TCP connection is set to.
@@ -65,7 +66,7 @@ impl Stream {
                 prepare(&stream)?;
                 Socket::Inet(stream)
             }
-            Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+            Address::Unix(path) => Socket::Unix(Unix::new(UnixStream::connect(path).await?)?),
         }))
     }
 
@@ -81,14 +82,17 @@ impl Stream {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until it is ready for any of `interest`, without reading or writing.
+    /// Waits until there is something to read; whether the peer has closed. Reads nothing.
     ///
     /// # Errors
     /// What the system says.
-    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+    pub async fn readable(&self) -> io::Result<bool> {
         match &self.0 {
-            Socket::Inet(stream) => stream.ready(interest).await,
-            Socket::Unix(stream) => stream.ready(interest).await,
+            Socket::Inet(stream) => {
+                let ready = stream.ready(Interest::READABLE).await?;
+                Ok(ready.is_read_closed())
+            }
+            Socket::Unix(stream) => stream.readable().await,
         }
     }
 }
@@ -171,7 +175,7 @@ impl Listener {
                 let (stream, _) = accepted?;
                 // A client's own end has no name: say which socket it came in by.
                 let peer = self.address().map_or_else(|_| "unix".into(), String::from);
-                Ok((Stream(Socket::Unix(stream)), Peer(peer)))
+                Ok((Stream(Socket::Unix(Unix::new(stream)?)), Peer(peer)))
             }),
         }
     }
@@ -256,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn several_buffers_are_one_write() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let mut near = Stream(Socket::Unix(near));
+        let mut near = Stream(Socket::Unix(Unix::new(near).unwrap()));
         assert!(near.is_write_vectored());
         let buffers = [IoSlice::new(b"one "), IoSlice::new(b"write")];
         let written = poll_fn(|cx| Pin::new(&mut near).poll_write_vectored(cx, &buffers));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -209,8 +209,7 @@ async fn obey(stream: &mut Stream, acts: Vec<Act>) -> io::Result<bool> {
 async fn hang(stream: &Stream) -> io::Result<()> {
     let moment = Duration::from_millis(20);
     loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        if ready.is_read_closed() {
+        if stream.readable().await? {
             return Ok(());
         }
         tokio::time::sleep(moment).await;
