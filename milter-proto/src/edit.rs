@@ -125,6 +125,22 @@ impl Edit {
     }
 }
 
+/// What becomes of line ends in the value of a header field, where mail could not carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Fold {
+    /// Line feeds that are no fold become one with a space, as Sendmail delivers them. What else is
+    /// no part of a field (other CRs, NULs, line ends at the end) goes.
+    #[default]
+    Space,
+    /// The same with a tab, as Postfix does it.
+    Tab,
+    /// A tab, and everything else stays as it is: exactly as Postfix does it.
+    AsPostfix,
+    /// Nothing: Sendmail shows later filters what was written, and folds what it delivers.
+    AsSendmail,
+}
+
 /// Why an edit cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -162,20 +178,28 @@ impl Edit {
     /// When the field's name, the address or its parameters hold what they must not: they cannot be
     /// changed without changing their meaning.
     pub fn clean(self) -> Result<Self, InvalidEdit> {
+        self.clean_with(Fold::Space)
+    }
+
+    /// As [`Edit::clean`], with that rule for line ends in the values of header fields.
+    ///
+    /// # Errors
+    /// As [`Edit::clean`].
+    pub fn clean_with(self, fold: Fold) -> Result<Self, InvalidEdit> {
         Ok(match self {
             Self::AddHeader { name, value } => Self::AddHeader {
                 name: clean_name(name)?,
-                value: clean_value(value),
+                value: clean_value(value, fold),
             },
             Self::InsertHeader { index, name, value } => Self::InsertHeader {
                 index,
                 name: clean_name(name)?,
-                value: clean_value(value),
+                value: clean_value(value, fold),
             },
             Self::ChangeHeader { index, name, value } => Self::ChangeHeader {
                 index,
                 name: clean_name(name)?,
-                value: clean_value(value),
+                value: clean_value(value, fold),
             },
             Self::AddRecipient { address, args } => Self::AddRecipient {
                 address: check_address(address)?,
@@ -252,24 +276,31 @@ fn clean_name(name: Bytes) -> Result<Bytes, InvalidEdit> {
     Ok(name.slice(..end))
 }
 
-fn clean_value(value: Bytes) -> Bytes {
+fn clean_value(value: Bytes, fold: Fold) -> Bytes {
     if !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return value;
     }
+    let (space, keeps) = match fold {
+        Fold::Space => (b' ', false),
+        Fold::Tab => (b'\t', false),
+        Fold::AsPostfix => (b'\t', true),
+        Fold::AsSendmail => return value,
+    };
     let end = value
         .iter()
-        .rposition(|byte| !matches!(byte, b'\r' | b'\n' | 0))
+        .rposition(|byte| keeps || !matches!(byte, b'\r' | b'\n' | 0))
         .map_or(0, |last| last + 1);
     let mut out = Vec::with_capacity(end + 8);
     let mut rest = &value[..end];
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         match byte {
+            b'\n' if matches!(after.first(), Some(b' ' | b'\t')) => out.push(b'\n'),
+            b'\n' => out.extend_from_slice(&[b'\n', space]),
+            byte if keeps => out.push(*byte),
             0 => {}
             b'\r' if after.first() == Some(&b'\n') => {}
             b'\r' => out.push(b' '),
-            b'\n' if matches!(after.first(), Some(b' ' | b'\t')) => out.push(b'\n'),
-            b'\n' => out.extend_from_slice(b"\n "),
             byte => out.push(*byte),
         }
     }
@@ -327,6 +358,16 @@ mod tests {
         check("a\0b\0", "ab");
         check("\r\n", "");
         check("a\n", "a");
+        let dirty = "a\r\nEvil: x\n b\rc\n";
+        for (fold, expected) in [
+            (Fold::Space, "a\n Evil: x\n b c"),
+            (Fold::Tab, "a\n\tEvil: x\n b c"),
+            (Fold::AsPostfix, "a\r\n\tEvil: x\n b\rc\n\t"),
+            (Fold::AsSendmail, dirty),
+        ] {
+            let edit = Edit::add("X", dirty).clean_with(fold);
+            assert_eq!(edit, Ok(Edit::add("X", expected)), "{fold:?}");
+        }
     }
 
     #[test]

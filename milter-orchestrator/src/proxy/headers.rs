@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use milter_proto::edit::Edit;
+use milter_proto::edit::{Edit, Fold};
 use milter_proto::message::Header;
 use thiserror::Error;
 
@@ -29,6 +29,19 @@ pub(crate) enum MtaKind {
     /// for good: a later filter that adds one of that name gets it. So it is with the fields that
     /// Sendmail makes up. Any other added field goes above the first of its name.
     Sendmail,
+}
+
+impl MtaKind {
+    /// What becomes of line ends in the value of a filter's header field. Exactly as the MTA would
+    /// have it they may come out as no mail should have them.
+    pub(crate) fn fold(self, exact: bool) -> Fold {
+        match (self, exact) {
+            (Self::Postfix, false) => Fold::Tab,
+            (Self::Postfix, true) => Fold::AsPostfix,
+            (Self::Sendmail, false) => Fold::Space,
+            (Self::Sendmail, true) => Fold::AsSendmail,
+        }
+    }
 }
 
 /// Fields that Sendmail's list begins with, before those of the client: the templates of its stock

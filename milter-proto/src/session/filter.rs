@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::edit::Edit;
+use crate::edit::{Edit, Fold};
 use crate::filter::Needs;
 use crate::session::error::{Fault, ProtocolError, Reason};
 use crate::session::event::Event;
@@ -66,6 +66,8 @@ pub struct FilterSide {
     steps: VecDeque<Step>,
     /// The filter wants no more of this body, whatever the MTA sends.
     skipping: bool,
+    /// For values of header fields that come from elsewhere.
+    fold: Option<Fold>,
     complaint: Option<ProtocolError>,
 }
 
@@ -86,6 +88,7 @@ impl FilterSide {
             owed: Owed::Nothing,
             steps: VecDeque::new(),
             skipping: false,
+            fold: None,
             complaint: None,
         }
     }
@@ -106,6 +109,12 @@ impl FilterSide {
     #[must_use]
     pub fn answer_owed(&self) -> bool {
         self.owed != Owed::Nothing
+    }
+
+    /// Says what becomes of line ends in the values of header fields, from now on: for edits that
+    /// are passed on from another filter. Without it one that is no fold is an error.
+    pub fn fold_with(&mut self, fold: Fold) {
+        self.fold = Some(fold);
     }
 
     /// What the MTA did out of order with the last command, to be logged. It was answered.
@@ -481,9 +490,11 @@ impl FilterSide {
                 replies.extend(pieces.into_iter().map(Edit::ReplaceBody).map(Reply::Edit));
                 continue;
             }
-            let edit = edit
-                .check()
-                .map_err(|invalid| self.error(Fault::Filter, invalid.into()))?;
+            let edit = match self.fold {
+                Some(fold) => edit.clean_with(fold),
+                None => edit.check(),
+            };
+            let edit = edit.map_err(|invalid| self.error(Fault::Filter, invalid.into()))?;
             replies.push(Reply::Edit(edit));
         }
         Ok(replies)

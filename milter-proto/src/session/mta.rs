@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::edit::Edit;
+use crate::edit::{Edit, Fold};
 use crate::session::error::{Fault, ProtocolError, Reason};
 use crate::session::event::Event;
 use crate::session::stage::{Move, Question, Stage, follow};
@@ -87,6 +87,7 @@ pub struct MtaSide {
     skip_headers: bool,
     skip_body: bool,
     edits: usize,
+    fold: Fold,
     reusable: bool,
     complaint: Option<ProtocolError>,
 }
@@ -113,6 +114,7 @@ impl MtaSide {
             skip_headers: false,
             skip_body: false,
             edits: 0,
+            fold: Fold::default(),
             reusable: false,
             complaint: None,
         };
@@ -178,6 +180,11 @@ impl MtaSide {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// Says what becomes of line ends in the values of header fields, from now on.
+    pub fn fold_with(&mut self, fold: Fold) {
+        self.fold = fold;
     }
 
     /// Whether the filter owes an answer.
@@ -477,7 +484,7 @@ impl MtaSide {
             }
         }
         let edit = edit
-            .clean()
+            .clean_with(self.fold)
             .map_err(|invalid| self.error(Fault::Filter, invalid.into()))?;
         Ok(Answer::Edit(edit))
     }

@@ -89,9 +89,10 @@ impl Session {
     /// Whether the rest of a strict chain does not see the message: Postfix asks no other filter
     /// once one has put it into quarantine.
     fn is_held_for_good(&self) -> bool {
-        let strict = self.lineup.as_ref().is_some_and(|up| up.chain.strict);
         let held = |message: &Message| !message.quarantine.is_empty();
-        strict && self.mta.kind == MtaKind::Postfix && self.message.as_ref().is_some_and(held)
+        self.is_strict()
+            && self.mta.kind == MtaKind::Postfix
+            && self.message.as_ref().is_some_and(held)
     }
 
     /// Turns to the segment after `number`; `false` when there is none.
@@ -187,6 +188,7 @@ impl Session {
             let reason = edits::join_reasons(reasons.map(|(name, why)| (name.as_str(), &why[..])));
             edits.push(Edit::Quarantine { reason });
         }
+        self.side.fold_with(self.mta.kind.fold(self.is_strict()));
         let replies = match self.answer_quietly(Position::EndOfMessage, verdict, edits) {
             Ok(replies) => replies,
             Err(error) => {

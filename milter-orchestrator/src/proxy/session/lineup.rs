@@ -172,10 +172,14 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the chain is to do exactly what the MTA's own would.
+    pub(super) fn is_strict(&self) -> bool {
+        self.lineup.as_ref().is_some_and(|up| up.chain.strict)
+    }
+
     /// Whether an event of a strict chain may go to a filter: everybody before it has let it pass.
     /// In any other chain it may at once. `next` is where the event leads.
     pub(super) fn is_clear(&self, index: usize, at: Position, next: Position) -> bool {
-        let strict = self.lineup.as_ref().is_some_and(|up| up.chain.strict);
         let message = self.message.as_ref();
         // A filter that is told again need not wait for a refusal that the MTA hears of later.
         let again = message.is_some_and(|now| !now.view.is_empty() || now.header_complete);
@@ -191,7 +195,7 @@ impl Session {
                 Standing::Waiting => false,
             }
         };
-        !strict
+        !self.is_strict()
             || self
                 .deciding()
                 .take_while(|other| *other != index)

@@ -45,6 +45,7 @@ impl Session {
 
     pub(super) fn reply(&mut self, index: usize, reply: Reply) -> Result<(), ChildError> {
         let now = self.now;
+        let fold = self.mta.kind.fold(self.is_strict());
         let child = &mut self.children[index];
         let side = match &mut child.link {
             Link::Negotiating(..) => return self.negotiated(index, reply),
@@ -55,6 +56,7 @@ impl Session {
                 return Ok(());
             }
         };
+        side.fold_with(fold);
         let answer = side.receive(reply)?;
         if let Some(complaint) = side.take_complaint() {
             tracing::warn!(filter = %child.member.name, error = %complaint, "taken for a continue");
