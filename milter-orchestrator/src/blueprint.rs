@@ -278,13 +278,7 @@ fn check_milter(section: &str, milter: &config::Milter) -> Result<(), ConfigErro
         )
         .help("leave it out: a milter without a command is somebody else's"));
     }
-    if milter.pool > POOL_MAX {
-        let message = format!(
-            "{} connections are more than a filter has to spare",
-            milter.pool
-        );
-        return Err(at("pool", &message).help(format!("write a number up to {POOL_MAX}")));
-    }
+    check_pool(milter).map_err(|(message, help)| at("pool", &message).help(help))?;
     for name in milter.environment.keys() {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(at("environment", &format!("{name:?} cannot be a variable")));
@@ -299,6 +293,26 @@ fn check_milter(section: &str, milter: &config::Milter) -> Result<(), ConfigErro
         if value.get().is_zero() {
             return Err(at(key, "there must be some time").help("write \"5s\", say"));
         }
+    }
+    Ok(())
+}
+
+/// What is wrong with the connections that are to be kept, and what to write.
+fn check_pool(milter: &config::Milter) -> Result<(), (String, String)> {
+    if milter.pool > POOL_MAX {
+        let message = format!(
+            "{} connections are more than a filter has to spare",
+            milter.pool
+        );
+        return Err((message, format!("write a number up to {POOL_MAX}")));
+    }
+    // Its answers may be behind the messages of a client by minutes, and those of the next client
+    // would come on top.
+    if milter.pool > 0 && milter.shadow {
+        let message = "the filter is a shadow, and nobody waits for the answers of one: its \
+            connection cannot be kept for the next client";
+        let help = "leave pool out, or shadow = true";
+        return Err((message.to_owned(), help.to_owned()));
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub struct Milter {
     pub shadow: bool,
     /// Connections to it that are kept open for the next client when one has gone, so that short
     /// sessions need not connect and negotiate anew. Only for filters that know the command for it
-    /// (`SMFIC_QUIT_NC`). 0: none; 256 at most.
+    /// (`SMFIC_QUIT_NC`), and not for shadows. 0: none; 256 at most.
     pub pool: u32,
     /// Environment variables for the command, on top of ours.
     pub environment: BTreeMap<String, String>,

@@ -163,6 +163,14 @@ fn mistakes_in_milters_have_a_path_and_advice() {
         ),
         (
             |s| {
+                milter(s, "dkim").pool = 1;
+                milter(s, "dkim").shadow = true;
+            },
+            "milter.dkim.pool",
+            "leave pool out, or shadow",
+        ),
+        (
+            |s| {
                 let variables = &mut milter(s, "dkim").environment;
                 variables.insert("A=B".to_owned(), String::new());
             },

@@ -44,6 +44,9 @@ fn mistakes() -> Vec<Mistake> {
     let text = "[policy]\nreject_text = \"{virus}\"\n";
     let policy = "[policy]\non_error = \"acept\"\n";
     let clamav = &["milter-clamav"];
+    let orchestrator = &["milter-orchestrator"];
+    let pool = "listen.a.socket = \"unix:/nonexistent/a\"\nroute = [{ chain = [\"m\"] }]\n[milter.m]\n\
+        socket = \"unix:/x\"\nshadow = true\npool = 4\n";
     vec![
         mistake(
             ALL,
@@ -74,6 +77,12 @@ fn mistakes() -> Vec<Mistake> {
         ),
         mistake(clamav, text, 78, &["config.toml:2:", "{signature}"]),
         mistake(clamav, policy, 78, &["config.toml:2:", "acept", "accept"]),
+        mistake(
+            orchestrator,
+            pool,
+            78,
+            &["config.toml:6:8", "shadow", "leave pool out"],
+        ),
     ]
 }
 
