@@ -151,12 +151,24 @@ fn limits(limits: &config::Limits) -> Result<Limits, ConfigError> {
                 .help(format!("write {example}, say")));
         }
     }
+    for (key, time, example) in [
+        ("stall_timeout", limits.stall_timeout, "\"1m\""),
+        ("finish_timeout", limits.finish_timeout, "\"4m\""),
+    ] {
+        if time.get().is_zero() {
+            let path = format!("limits.{key}");
+            return Err(ConfigError::at(path, "in no time nothing can be done")
+                .help(format!("write {example}, say")));
+        }
+    }
     if !limits.spool_directory.is_dir() {
         let message = format!("{} is no directory", limits.spool_directory.display());
         return Err(ConfigError::at("limits.spool_directory", message)
             .help("name one that the user we run as can write into"));
     }
     Ok(Limits {
+        stall: limits.stall_timeout.get(),
+        end_of_message: limits.finish_timeout.get(),
         header: HeaderLimits {
             fields: usize::try_from(limits.header_fields).unwrap_or(usize::MAX),
             bytes: limits.header_size.as_len(),

@@ -246,8 +246,8 @@ impl Default for Supervisor {
     }
 }
 
-/// How much of everything a message may have on its way through. A message beyond a limit is
-/// refused.
+/// How much of everything a message may have on its way through, and how long a peer may take. A
+/// message beyond a limit is refused for now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -263,6 +263,14 @@ pub struct Limits {
     pub spool_directory: PathBuf,
     /// The largest body altogether.
     pub body_size: Size,
+    /// How long the MTA may take from the first byte of a command to its last, however slowly they
+    /// come, and how long it, or a filter, may take nothing of what is written to it, before its
+    /// connection is closed.
+    pub stall_timeout: Seconds,
+    /// How long the answer to the end of the message may take: all filters together, whatever
+    /// progress they report. A filter that is not done by then has failed. Sendmail and Postfix
+    /// wait 300 seconds.
+    pub finish_timeout: Seconds,
 }
 
 impl Default for Limits {
@@ -274,6 +282,8 @@ impl Default for Limits {
             spool_memory_shared: Size::from_bytes(64 << 20),
             spool_directory: PathBuf::from("/tmp"),
             body_size: Size::from_bytes(1 << 30),
+            stall_timeout: Seconds::from_secs(60),
+            finish_timeout: Seconds::from_secs(240),
         }
     }
 }

@@ -243,6 +243,10 @@ fn directories_and_control_sockets_must_be_usable() {
     assert_eq!(mistake(nowhere).0, "limits.spool_directory");
     let nothing = |s: &mut Settings| s.limits.header_fields = 0;
     assert_eq!(mistake(nothing).0, "limits.header_fields");
+    let stall = |s: &mut Settings| s.limits.stall_timeout = Seconds::default();
+    assert_eq!(mistake(stall).0, "limits.stall_timeout");
+    let finish = |s: &mut Settings| s.limits.finish_timeout = Seconds::default();
+    assert_eq!(mistake(finish).0, "limits.finish_timeout");
     let never = |s: &mut Settings| s.supervisor.probe_interval = Seconds::default();
     assert_eq!(mistake(never).0, "supervisor.probe_interval");
 }

@@ -76,6 +76,8 @@ fn limits(server: Option<&Server>) -> Limits {
     Limits {
         connections: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
         idle: server.idle_timeout.get(),
+        frame_time: server.stall_timeout.get(),
+        write_time: server.stall_timeout.get(),
         stage: server.stage_timeout.get(),
         finish: server.finish_timeout.get(),
         grace: server.stop_timeout.get(),

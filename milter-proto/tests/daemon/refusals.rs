@@ -101,6 +101,7 @@ fn users_groups_and_limits_that_cannot_be() {
         ),
         ("max_connections = 0", "0 lets nobody in"),
         ("idle_timeout = \"0s\"", "in no time"),
+        ("stall_timeout = \"0s\"", "in no time"),
     ] {
         for (arguments, place) in [
             (&[][..], "greeter.toml:4:"),

@@ -39,6 +39,7 @@ fn check_limits(server: &Server) -> Result<(), ConfigError> {
     }
     for (key, time) in [
         ("idle_timeout", server.idle_timeout),
+        ("stall_timeout", server.stall_timeout),
         ("stage_timeout", server.stage_timeout),
         ("finish_timeout", server.finish_timeout),
     ] {

@@ -27,6 +27,9 @@ pub struct Server {
     pub max_connections: u32,
     /// How long the MTA may be silent between two commands before its connection is closed.
     pub idle_timeout: Seconds,
+    /// How long the MTA may take from the first byte of a command to its last, however slowly they
+    /// come, and for taking what is written to it, before its connection is closed.
+    pub stall_timeout: Seconds,
     /// How long a decision may take before the end of the message; then it is a temporary failure.
     /// Sendmail waits 10 seconds, Postfix 30.
     pub stage_timeout: Seconds,
@@ -49,6 +52,7 @@ impl Default for Server {
             user: None,
             max_connections: 512,
             idle_timeout: Seconds::from_secs(7210),
+            stall_timeout: Seconds::from_secs(60),
             stage_timeout: Seconds::from_secs(8),
             finish_timeout: Seconds::from_secs(240),
             stop_timeout: Seconds::from_secs(30),
