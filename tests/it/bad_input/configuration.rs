@@ -45,8 +45,8 @@ fn mistakes() -> Vec<Mistake> {
     let policy = "[policy]\non_error = \"acept\"\n";
     let clamav = &["milter-clamav"];
     let orchestrator = &["milter-orchestrator"];
-    let pool = "listen.a.socket = \"unix:/nonexistent/a\"\nroute = [{ chain = [\"m\"] }]\n[milter.m]\n\
-        socket = \"unix:/x\"\nshadow = true\npool = 4\n";
+    let pool = "listen.a.socket = \"unix:/nonexistent/a\"\nroute = [{ chain = [\"m\"] }]\n\
+        [milter.m]\nsocket = \"unix:/x\"\nshadow = true\npool = 4\n";
     vec![
         mistake(
             ALL,
