@@ -62,7 +62,13 @@ impl Session {
             tracing::warn!(filter = %child.member.name, error = %complaint, "taken for a continue");
         }
         match (answer, &mut child.asked) {
-            (Answer::Progress, Some(asked)) => asked.until = now + asked.allowed,
+            (Answer::Progress, Some(asked)) => {
+                let total = asked.since + self.shared.limits.end_of_message;
+                // Nobody waits for the others: what is left of their time is not bought anew.
+                if !asked.leftover || child.member.shadow {
+                    asked.until = (now + asked.allowed).min(total);
+                }
+            }
             (Answer::Progress, None) => {}
             (Answer::Edit(edit), _) => self.edit(index, edit)?,
             (Answer::Skip, _) => self.skip(index),

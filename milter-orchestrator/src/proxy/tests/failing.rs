@@ -205,6 +205,35 @@ async fn signs_of_progress_keep_a_filter_alive() {
 }
 
 #[tokio::test]
+async fn signs_of_progress_buy_no_time_that_nobody_waits_for() {
+    let endless = || Act::progress(20, 10_000, Act::Hang);
+    let refuses = Filter::new("refuses").on_nth('E', 0, Act::Say(vec![Reply::Reject]));
+    // Decided without it: the next message is told on a new connection, once that is given up.
+    let goes_on = Filter::new("goes-on").once(0, 'E', endless());
+    let stage = Stage::with_limits(vec![vec![refuses, goes_on]], |limits| {
+        limits.drain = Duration::from_millis(300);
+    });
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    assert_eq!(mta.message("x\r\n").await.1, Reply::Reject);
+    assert_eq!(mta.message("y\r\n").await.1, Reply::Continue);
+    assert_eq!((stage.connections(0), stage.connections(1)), (1, 2));
+    // A shadow is told nothing more until it has answered, which is not waited for without end.
+    let shadow = Filter::new("shadow").once(0, 'E', endless()).shadow();
+    let stage = Stage::with_limits(vec![vec![shadow]], |limits| {
+        limits.end_of_message = Duration::from_millis(300);
+    });
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
+    while stage.members[0].health.last_error().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(mta.message("y\r\n").await.1, Reply::Continue);
+    assert_eq!(stage.connections(0), 2);
+}
+
+#[tokio::test]
 async fn the_next_message_of_the_session_starts_clean() {
     let fails_on_two = Filter::new("fails")
         .once(0, 'E', Act::Close)
