@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use bytes::{Bytes, BytesMut};
 
 use crate::message::{Address, Connection, Header, Path};
+use crate::wire::COMMAND_MAX;
 use crate::wire::error::{Malformed, WireError};
 use crate::wire::frame::{Frame, put_frame};
 use crate::wire::macros::Macros;
@@ -73,7 +74,8 @@ impl Command {
     ///
     /// # Errors
     /// When the type is unknown or the payload does not fit it: a missing or misplaced NUL, too few
-    /// bytes, bytes too many. Strings after a header field's value are ignored, as libmilter does.
+    /// bytes, bytes too many. Commands other than header fields and body have at most
+    /// [`COMMAND_MAX`] bytes, since they are kept longer than their message. Strings after a header field's value are ignored, as libmilter does.
     pub fn parse(frame: Frame) -> Result<Self, WireError> {
         let code = frame.code;
         Self::read(frame)?.map_err(|reason| reason.of(code))
@@ -81,6 +83,10 @@ impl Command {
 
     fn read(frame: Frame) -> Result<Result<Self, Malformed>, WireError> {
         let payload = frame.payload;
+        let is_line = matches!(frame.code, b'O' | b'D' | b'C' | b'H' | b'M' | b'R' | b'U');
+        if is_line && payload.len() > COMMAND_MAX {
+            return Ok(Err(Malformed::TooLong(COMMAND_MAX)));
+        }
         let bare = |command: Self, payload: Bytes| Payload::new(payload).end().map(|()| command);
         Ok(match frame.code {
             Offer::CODE => Offer::parse(payload).map(Self::Negotiate),

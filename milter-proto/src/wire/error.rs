@@ -60,6 +60,12 @@ pub enum Malformed {
     /// A macro name without a value.
     #[error("a macro has no value")]
     NoValue,
+    /// More strings, or macros, than any line of SMTP or any configuration brings about.
+    #[error("more than {0} of them")]
+    TooMany(usize),
+    /// A payload that is far longer than any line of SMTP.
+    #[error("longer than {0} bytes")]
+    TooLong(usize),
     /// A header field without a name.
     #[error("a header field has no name")]
     NoName,

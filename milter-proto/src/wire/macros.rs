@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::error::{Malformed, WireError};
 use crate::wire::frame::put_frame;
-use crate::wire::strings::{Payload, check_strings};
+use crate::wire::strings::{Payload, STRINGS_MAX, check_strings};
 
 /// A macro frame: for which command, and the pairs in the order sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,9 @@ impl Macros {
         let stage = payload.u8()?;
         let mut pairs = Vec::new();
         while !payload.is_empty() {
+            if pairs.len() == STRINGS_MAX {
+                return Err(Malformed::TooMany(STRINGS_MAX));
+            }
             let name = payload.string()?;
             if payload.is_empty() {
                 return Err(Malformed::NoValue);

@@ -26,5 +26,8 @@ pub use reply::Reply;
 pub const VERSION: u32 = 6;
 /// The oldest version accepted.
 pub const VERSION_MIN: u32 = 2;
+/// Bytes in the payload of a command that is neither header nor body, at most: as many as libmilter
+/// takes.
+pub const COMMAND_MAX: usize = 65_535;
 /// Bytes in a body chunk at most, in either direction (`MILTER_CHUNK_SIZE`).
 pub const CHUNK_MAX: usize = 65_535;

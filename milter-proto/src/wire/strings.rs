@@ -4,6 +4,10 @@ use bytes::{Buf, Bytes};
 
 use crate::wire::error::Malformed;
 
+/// Strings in one payload. A line of SMTP has no room for as many; what is kept for each is many
+/// times the one byte that it may have.
+pub(crate) const STRINGS_MAX: usize = 1024;
+
 /// Reads a payload from front to back.
 pub(crate) struct Payload(Bytes);
 
@@ -32,6 +36,9 @@ impl Payload {
     pub(crate) fn strings(mut self) -> Result<Vec<Bytes>, Malformed> {
         let mut all = Vec::new();
         while !self.is_empty() {
+            if all.len() == STRINGS_MAX {
+                return Err(Malformed::TooMany(STRINGS_MAX));
+            }
             all.push(self.string()?);
         }
         Ok(all)

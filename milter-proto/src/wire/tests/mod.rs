@@ -467,6 +467,41 @@ fn case_034_a_frame_shares_the_buffer_that_was_read() {
     assert_eq!(one(input).payload.as_ptr(), place);
 }
 
+/// What a peer could make large: the number of strings in a payload, and the payload.
+#[test]
+fn no_payload_costs_many_times_its_bytes() {
+    let code_of = |code: u8, payload: Vec<u8>| {
+        let payload = payload.into();
+        Command::parse(Frame { code, payload }).map(|command| command.code())
+    };
+    let repeated = |head: &[u8], one: &[u8], times: usize| {
+        let mut payload = head.to_vec();
+        payload.extend(std::iter::repeat_n(one, times).flatten());
+        payload
+    };
+    let heads: [(u8, &[u8], &[u8]); 3] = [
+        (b'D', b"C", b"\0\0"),
+        (b'M', b"a\0", b"\0"),
+        (b'R', b"a\0", b"\0"),
+    ];
+    for (code, head, one) in heads {
+        assert_eq!(code_of(code, repeated(head, one, 1024)), Ok(code));
+        let reason = Malformed::TooMany(1024);
+        let refused = Err(WireError::Malformed { code, reason });
+        assert_eq!(code_of(code, repeated(head, one, 1025)), refused);
+    }
+    for code in *b"HMRU" {
+        let long = |length: usize| repeated(&[], b"x", length - 1).into_iter().chain([0]);
+        assert_eq!(code_of(code, long(COMMAND_MAX).collect()), Ok(code));
+        let reason = Malformed::TooLong(COMMAND_MAX);
+        let refused = Err(WireError::Malformed { code, reason });
+        assert_eq!(code_of(code, long(COMMAND_MAX + 1).collect()), refused);
+    }
+    for code in *b"BE" {
+        assert_eq!(code_of(code, vec![b'x'; 1 << 20]), Ok(code));
+    }
+}
+
 #[test]
 fn case_013_strings_with_a_nul_are_not_written() {
     let mut out = BytesMut::new();
