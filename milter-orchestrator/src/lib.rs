@@ -2,7 +2,8 @@
 //!
 //! [`config`] is the file as written, [`blueprint`] what it means; [`supervisor`] keeps the filters
 //! running; [`route`] says which [`member`]s a message goes through and the proxy takes it there;
-//! `orchestrator` is the daemon that brings them together. [`status`] and [`control`] show it,
+//! `orchestrator` is the daemon that brings them together. [`counters`] says in numbers what
+//! each did, [`status`] and [`control`] show it,
 //! [`explain`] shows what would happen to a message, [`reload`] what of a new configuration counts
 //! at once. Filters are commands and sockets here, never crates.
 
@@ -10,6 +11,7 @@ pub mod blueprint;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod counters;
 mod entrance;
 pub mod explain;
 pub mod member;

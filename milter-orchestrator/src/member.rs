@@ -4,7 +4,7 @@
 //! counts what it did. Nothing here connects, waits or decides; failure shows only as counters and
 //! a last error.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,8 @@ use milter_proto::wire::Offer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+
+use crate::counters::Counters;
 
 pub use milter_proto::net::Address;
 
@@ -35,7 +37,20 @@ pub struct Member {
 }
 
 /// What a filter's failure means for the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// Go on without this filter.
@@ -109,9 +124,7 @@ impl From<&Offer> for Negotiated {
 #[derive(Debug, Default)]
 pub struct Health {
     readiness: AtomicU8,
-    messages: AtomicU64,
-    fallbacks: AtomicU64,
-    replays: AtomicU64,
+    counters: Counters,
     last_error: Mutex<Option<LastError>>,
     negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
@@ -149,16 +162,17 @@ impl Health {
         self.readiness.store(readiness as u8, Ordering::Relaxed);
     }
 
-    /// Counts a message on which the filter said its own word: for the proxy.
-    pub fn count_message(&self) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
+    /// Its numbers: for the proxy, which counts, and for whoever reads them.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Counts a message on which the failure policy had to speak for the filter, remembers why, and
     /// has the supervisor look at it at once: for the proxy. Where the filter was not even tried,
     /// the reason for that stays the latest error.
-    pub fn count_fallback(&self, why: &str) {
-        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    pub fn count_fallback(&self, policy: OnFailure, why: &str) {
+        self.counters.fallback(policy);
         if self.may_try() || self.last_error().is_none() {
             self.note_error(why);
         }
@@ -167,7 +181,7 @@ impl Health {
 
     /// Counts a message that had to be told a second time, and remembers why: for the proxy.
     pub fn count_replay(&self, why: &str) {
-        self.replays.fetch_add(1, Ordering::Relaxed);
+        self.counters.replay();
         self.note_error(why);
     }
 
@@ -186,19 +200,19 @@ impl Health {
     /// Messages on which the filter said its own word.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
+        self.counters.own_words()
     }
 
     /// Messages on which the failure policy spoke for it.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
-        self.fallbacks.load(Ordering::Relaxed)
+        self.counters.fallbacks()
     }
 
     /// Messages that had to be told a second time.
     #[must_use]
     pub fn replays(&self) -> u64 {
-        self.replays.load(Ordering::Relaxed)
+        self.counters.replays()
     }
 
     /// The latest error.

@@ -3,11 +3,13 @@
 //! The control socket sends it as JSON; `milter-orchestrator status` renders it. Nothing here asks
 //! or measures: what is shown was counted elsewhere. Times are whole seconds since 1970.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::counters::{Change, Counts, HistogramBucket, Phase, Word};
 use crate::member::{Member, Negotiated, OnFailure, Readiness};
 use crate::supervisor::Kept;
 use crate::supervisor::child::State;
@@ -72,6 +74,9 @@ pub struct MilterStatus {
     /// What it negotiated last, with an MTA or a probe.
     #[serde(default)]
     pub negotiated: Option<Negotiated>,
+    /// Its numbers.
+    #[serde(default)]
+    pub counts: Counts,
 }
 
 /// Whose a milter is.
@@ -124,6 +129,7 @@ impl MilterStatus {
             messages: member.health.messages(),
             fallbacks: member.health.fallbacks(),
             negotiated: member.health.negotiated(),
+            counts: member.health.counters().read(),
         }
     }
 
@@ -184,7 +190,108 @@ pub fn render(snapshot: &Snapshot) -> String {
         .iter()
         .map(|milter| row(milter, snapshot.now));
     text += &table(titles, milters);
+    text.push('\n');
+    text += &said(&snapshot.milters);
+    text.push('\n');
+    text += &times(&snapshot.milters);
     text
+}
+
+/// What each milter said of messages, and how it failed.
+fn said(milters: &[MilterStatus]) -> String {
+    let titles = [
+        "MILTER",
+        "CONTINUE",
+        "ACCEPT",
+        "REJECT",
+        "TEMPFAIL",
+        "REPLY",
+        "DISCARD",
+        "CHANGES",
+        "QUARANTINE",
+        "REPLAYS",
+        "FAILURES",
+    ];
+    let rows = milters.iter().map(|MilterStatus { name, counts, .. }| {
+        let word = |word| number(&counts.messages_total, word);
+        let changes: u64 = counts.changes_total.values().sum();
+        let failures = counts
+            .failures_total
+            .iter()
+            .filter(|(_, count)| **count > 0);
+        let failures: Vec<String> = failures
+            .map(|(kind, count)| format!("{kind:?} {count}").to_lowercase())
+            .collect();
+        [
+            name.clone(),
+            word(Word::Continue),
+            word(Word::Accept),
+            word(Word::Reject),
+            word(Word::Tempfail),
+            word(Word::Reply),
+            word(Word::Discard),
+            changes.to_string(),
+            number(&counts.changes_total, Change::Quarantine),
+            counts.replays_total.to_string(),
+            if failures.is_empty() {
+                "-".to_owned()
+            } else {
+                failures.join(", ")
+            },
+        ]
+    });
+    table(titles, rows)
+}
+
+fn number<L: Ord>(counts: &BTreeMap<L, u64>, label: L) -> String {
+    counts.get(&label).copied().unwrap_or_default().to_string()
+}
+
+/// Within what time each milter gave nineteen of twenty answers.
+fn times(milters: &[MilterStatus]) -> String {
+    let phases = [
+        Phase::Connect,
+        Phase::Helo,
+        Phase::Mail,
+        Phase::Rcpt,
+        Phase::Data,
+        Phase::Header,
+        Phase::EndOfHeaders,
+        Phase::Body,
+        Phase::EndOfMessage,
+    ];
+    let titles = [
+        "95% WITHIN",
+        "CONNECT",
+        "HELO",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "HEADER",
+        "EOH",
+        "BODY",
+        "EOM",
+    ];
+    let rows = milters.iter().map(|MilterStatus { name, counts, .. }| {
+        let cells = phases.map(|phase| {
+            let seconds = counts.phases.get(&phase).map(|one| &one.answer_seconds);
+            match seconds.and_then(|seconds| seconds.percentile(95)) {
+                None => "-".to_owned(),
+                Some(HistogramBucket { le_ms: None, .. }) => "longer".to_owned(),
+                Some(HistogramBucket {
+                    le_ms: Some(ms), ..
+                }) if ms < 1000 => format!("{ms}ms"),
+                Some(HistogramBucket {
+                    le_ms: Some(ms), ..
+                }) => format!("{}s", ms / 1000),
+            }
+        });
+        let mut row = std::array::from_fn(|_| String::new());
+        let cells = std::iter::once(name.clone()).chain(cells);
+        row.iter_mut().zip(cells).for_each(|(to, cell)| *to = cell);
+        row
+    });
+    table(titles, rows)
 }
 
 fn row(milter: &MilterStatus, now: u64) -> [String; 10] {
@@ -254,6 +361,7 @@ fn age(now: u64, then: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::{Counters, Failure};
 
     fn milter(name: &str) -> MilterStatus {
         MilterStatus {
@@ -274,7 +382,27 @@ mod tests {
                 actions: 1,
                 steps: 0x400,
             }),
+            counts: counts(),
         }
+    }
+
+    /// Of one that has said a few things, and once too much.
+    fn counts() -> Counts {
+        let counters = Counters::default();
+        let ms = Duration::from_millis;
+        counters.answer(Phase::Mail, Word::Continue, ms(2));
+        counters.answer(Phase::EndOfMessage, Word::Reply, ms(400));
+        counters.answer(Phase::EndOfMessage, Word::Continue, ms(1900));
+        counters.answer(Phase::Unknown, Word::Continue, ms(60_000));
+        counters.answer(Phase::Connect, Word::Continue, ms(60_000));
+        counters.message(Word::Continue);
+        counters.message(Word::Reply);
+        counters.changes(Change::Header, 2);
+        counters.changes(Change::Quarantine, 1);
+        counters.failure(Failure::Desync);
+        counters.failure(Failure::Timeout);
+        counters.replay();
+        counters.read()
     }
 
     fn snapshot() -> Snapshot {
@@ -298,6 +426,7 @@ mod tests {
             readiness: Readiness::Open,
             pid: None,
             shadow: true,
+            counts: Counts::default(),
             ..milter("old")
         };
         Snapshot {
@@ -328,6 +457,18 @@ dkim    spawned          up        4711  40s    0         12        0          t
 spam    spawned          crashing  -     1s     17        12        3          accept      \
 1m 0s ago: status 1
 old     foreign, shadow  down      -     40s    0         12        0          tempfail    -
+
+MILTER  CONTINUE  ACCEPT  REJECT  TEMPFAIL  REPLY  DISCARD  CHANGES  QUARANTINE  REPLAYS  FAILURES
+dkim    1         0       0       0         1      0        3        1           1        \
+timeout 1, desync 1
+spam    1         0       0       0         1      0        3        1           1        \
+timeout 1, desync 1
+old     0         0       0       0         0      0        0        0           0        -
+
+95% WITHIN  CONNECT  HELO  MAIL  RCPT  DATA  HEADER  EOH  BODY  EOM
+dkim        longer   -     2ms   -     -     -       -    -     2s
+spam        longer   -     2ms   -     -     -       -    -     2s
+old         -        -     -     -     -     -       -    -     -
 ";
         assert_eq!(render(&snapshot()), expected);
     }

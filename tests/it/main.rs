@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cases;
+mod counters;
 mod dkim;
 mod equivalence;
 mod filters;

@@ -274,34 +274,6 @@ async fn case_191_a_connection_keeps_its_filters_over_a_reload() {
     assert!(!told(0, "<new@x>") && told(1, "<new@x>"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_199_counters_say_what_each_filter_did() {
-    let text = "filter works\nfilter fails\nat end: close\nchain works fails\n\
-                on-failure fails accept";
-    let stage = Stage::new(Scenario::parse("case_199", text).unwrap());
-    let stage = stage.await.unwrap();
-    let daemon = stage.start_daemon().unwrap();
-    let mut turns = opening();
-    turns.extend(passes(Command::Mail(path("<s@x>"))));
-    turns.extend(passes(Command::Rcpt(path("<r@x>"))));
-    turns.extend(passes(Command::Data));
-    turns.extend(passes(Command::EndOfHeaders));
-    turns.extend(passes(end()));
-    turns.push(Turn::Send(Command::Quit));
-    let stream = Stream::connect(&stage.address()).await.unwrap();
-    let outcome = converse(&MtaScript { turns }, stream, PATIENCE).await;
-    assert!(outcome.is_ok(), "{outcome:?}\n{}", daemon.output());
-    let milters = stage.status().unwrap();
-    let counts = |name: &str| {
-        let milter = milters.iter().find(|milter| milter.name == name).unwrap();
-        (milter.messages, milter.fallbacks)
-    };
-    assert_eq!(counts("works"), (1, 0));
-    assert_eq!(counts("fails"), (0, 1));
-    let fails = milters.iter().find(|milter| milter.name == "fails");
-    assert!(fails.unwrap().last_error.is_some(), "{fails:?}");
-}
-
 /// What a filter that asked for no leading space must be told of what an MTA says: everything but
 /// the negotiation and the goodbye, which are between neighbours, macros of commands that have none
 /// of their own (Postfix repeats the queue id there), and an abort of a message that is over.

@@ -198,6 +198,22 @@ impl Stage {
         }
     }
 
+    /// What a sub-command of the running daemon prints.
+    ///
+    /// # Errors
+    /// When it does not end well; with what it said.
+    pub fn told_by(&self, arguments: &[&str]) -> Result<String> {
+        let file = self.directory.path().join("orchestrator.toml");
+        let mut command = Command::new(binary("milter-orchestrator")?);
+        command.arg("--config").arg(file).args(arguments);
+        let output = command.output()?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("{arguments:?}: {}: {error}", output.status);
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Where the daemon listens.
     #[must_use]
     pub fn address(&self) -> Address {

@@ -278,7 +278,7 @@ fn only_milters_of_some_chain_are_wanted_and_known_ones_keep_their_health() {
     let mut settings = settings();
     settings.route.pop();
     let health = Arc::new(Health::default());
-    health.count_message();
+    health.counters().message(crate::counters::Word::Continue);
     let known = Known::from([("dkim".to_owned(), Arc::clone(&health))]);
     let blueprint = redraw(&settings, &known).unwrap();
     let [only] = blueprint.milters.as_slice() else {

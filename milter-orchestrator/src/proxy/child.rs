@@ -23,6 +23,7 @@ use super::headers::MtaKind;
 use super::message::Told;
 use super::plan::Position;
 use super::spool::{LineEnds, Spool, SpoolError, SpoolLimits};
+use crate::counters::Failure;
 use crate::member::{Member, OnFailure};
 
 /// What a filter did wrong.
@@ -75,6 +76,20 @@ pub(crate) enum ChildError {
 }
 
 impl ChildError {
+    /// What it is counted as.
+    pub(crate) fn kind(&self) -> Failure {
+        match self {
+            Self::Down => Failure::Breaker,
+            Self::Connect(_) => Failure::Connect,
+            Self::Late { .. } | Self::OutOfTime | Self::Stalled(_) => Failure::Timeout,
+            Self::Closed(_) | Self::Stream(..) => Failure::Closed,
+            Self::Protocol(_) | Self::WantsMore | Self::Contradiction | Self::Surplus => {
+                Failure::Desync
+            }
+            Self::Edits(_) | Self::Body(_) => Failure::Oversize,
+        }
+    }
+
     /// Whether telling it everything again on a new connection is worth a try.
     pub(crate) fn is_worth_a_replay(&self) -> bool {
         match self {
@@ -159,6 +174,8 @@ pub(crate) struct Part {
     pub(crate) body: Option<Replacement>,
     /// Its new body, once it has let the message pass.
     pub(crate) new_body: Option<Spool>,
+    /// It has put a body in place of the one it saw.
+    pub(crate) replaces_body: bool,
     /// Has been told everything a second time.
     pub(crate) replayed: bool,
     /// Time in which it was waited for.
@@ -179,6 +196,7 @@ impl Part {
             edit_bytes: 0,
             body: None,
             new_body: None,
+            replaces_body: false,
             replayed: false,
             busy: Duration::ZERO,
             error: None,

@@ -8,6 +8,7 @@
 
 use milter_proto::verdict::{SmtpReply, Verdict};
 
+use crate::counters::Phase;
 use crate::member::OnFailure;
 
 /// How far a filter, or the MTA, is: what it is to be told next, or was told last.
@@ -35,6 +36,24 @@ pub(crate) enum Position {
     EndOfMessage,
     /// Nothing more.
     Finished,
+}
+
+impl Position {
+    /// What an answer there is counted under.
+    pub(crate) fn phase(self) -> Phase {
+        match self {
+            Self::Connect => Phase::Connect,
+            Self::Helo => Phase::Helo,
+            Self::Unknown => Phase::Unknown,
+            Self::Mail => Phase::Mail,
+            Self::Rcpt(_) => Phase::Rcpt,
+            Self::Data => Phase::Data,
+            Self::Header(_) => Phase::Header,
+            Self::EndOfHeaders => Phase::EndOfHeaders,
+            Self::Body(_) => Phase::Body,
+            Self::EndOfMessage | Self::Finished => Phase::EndOfMessage,
+        }
+    }
 }
 
 /// How a filter stands to the event that the MTA wants an answer to.

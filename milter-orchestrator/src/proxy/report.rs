@@ -13,6 +13,7 @@ use milter_proto::verdict::Verdict;
 use super::child::{self, State};
 use super::message::{Decided, Message};
 use super::plan::Position;
+use crate::counters::{Change, Word};
 use crate::member::Member;
 
 /// Bytes of a foreign text that are logged at most.
@@ -62,15 +63,33 @@ impl<'a> Line<'a> {
             ms = millis(now.saturating_duration_since(message.began)),
             "message"
         );
-        for part in parts.iter().filter(|part| !part.member.shadow) {
-            let health = &part.member.health;
-            match &part.part.state {
-                State::Failed(_) => {
-                    health.count_fallback(part.part.error.as_deref().unwrap_or("failed"));
-                }
-                State::Done | State::Finished | State::Refused(_) => health.count_message(),
-                State::Active => {}
+        parts
+            .iter()
+            .filter(|part| !part.member.shadow)
+            .for_each(Part::count);
+    }
+}
+
+impl Part<'_> {
+    /// Counts the filter's word on the message, or that of its policy.
+    fn count(&self) {
+        let Self { member, part } = self;
+        let health = &member.health;
+        let counters = health.counters();
+        match &part.state {
+            State::Failed(policy) => {
+                health.count_fallback(*policy, part.error.as_deref().unwrap_or("failed"));
             }
+            State::Done => counters.message(Word::Accept),
+            State::Refused(verdict) => counters.message(verdict.into()),
+            State::Finished => {
+                counters.message(Word::Continue);
+                for edit in &part.edits {
+                    counters.changes(edit.into(), 1);
+                }
+                counters.changes(Change::Body, u64::from(part.replaces_body));
+            }
+            State::Active => {}
         }
     }
 }
@@ -92,7 +111,7 @@ fn words(parts: &[Part<'_>]) -> String {
             State::Refused(word) => verdict(word),
             State::Failed(policy) => format!("failed:{policy:?}").to_lowercase(),
         };
-        let edits = part.edits.len() + usize::from(part.new_body.is_some());
+        let edits = part.edits.len() + usize::from(part.replaces_body);
         let edits = match edits {
             0 => String::new(),
             edits => format!("+{edits}"),

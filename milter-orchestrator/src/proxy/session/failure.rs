@@ -75,6 +75,7 @@ impl Session {
             tracing::debug!(filter = %name, %error, "filter disconnected between messages");
             return;
         }
+        child.member.health.counters().failure(error.kind());
         if between {
             tracing::warn!(filter = %name, %error, "filter failed between messages");
             child.member.health.note_error(&error.to_string());

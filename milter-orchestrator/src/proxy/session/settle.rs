@@ -13,6 +13,7 @@ use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Reply, Steps};
 
 use super::Session;
+use crate::counters::Word;
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
 use crate::proxy::plan::{self, Position};
@@ -106,7 +107,7 @@ impl Session {
 
     /// A filter wants no more events of the kind that it was asked about.
     fn skip(&mut self, index: usize) {
-        let Some(asked) = self.answered(index) else {
+        let Some(asked) = self.answered(index, Word::Skip) else {
             return;
         };
         if let Some(part) = &mut self.children[index].part {
@@ -115,15 +116,18 @@ impl Session {
     }
 
     /// Notes that a filter has answered; `None` when the answer is about nothing any more.
-    fn answered(&mut self, index: usize) -> Option<Asked> {
+    fn answered(&mut self, index: usize, word: Word) -> Option<Asked> {
         let child = &mut self.children[index];
         let asked = child.asked.take()?;
+        let took = self.now.saturating_duration_since(asked.since);
+        let counters = child.member.health.counters();
+        counters.answer(asked.at.phase(), word, took);
         child.unproven = false;
         if asked.leftover {
             return None;
         }
         if let Some(part) = &mut child.part {
-            part.busy += self.now.saturating_duration_since(asked.since);
+            part.busy += took;
         }
         Some(asked)
     }
@@ -135,7 +139,7 @@ impl Session {
             let word = report::verdict(&verdict);
             tracing::info!(filter = %name, %queue_id, %word, "shadow finished behind the message");
         }
-        let Some(asked) = self.answered(index) else {
+        let Some(asked) = self.answered(index, Word::from(&verdict)) else {
             return Ok(());
         };
         if asked.at < Position::Mail {
@@ -160,6 +164,7 @@ impl Session {
         match (verdict, of_recipient) {
             (Verdict::Continue | Verdict::Accept, _) if at_end => {
                 let body = part.body.take().map(Replacement::finish).transpose();
+                part.replaces_body = matches!(body, Ok(Some(_)));
                 part.new_body = body.map_err(ChildError::Body)?;
                 part.state = State::Finished;
             }

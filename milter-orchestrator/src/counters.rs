@@ -1,0 +1,479 @@
+//! What a filter has said and done since the orchestrator started, in numbers.
+//!
+//! Counting is a handful of relaxed additions: no lock, no allocation, no clock of its own. Reading
+//! makes [`Counts`], which `status --json` shows; names in it end as those of Prometheus do
+//! (`_total` only grows, `_seconds` is a histogram) and stay as they are from version to version.
+//! Numbers that are read while mail passes may be of slightly different moments. Nothing here can
+//! fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use milter_proto::edit::Edit;
+use milter_proto::verdict::Verdict;
+use serde::{Deserialize, Serialize};
+
+use crate::member::OnFailure;
+
+/// An enum that numbers are kept for: all of its values, each at the place of its number.
+trait Label: Copy + Ord + 'static {
+    const ALL: &'static [Self];
+    fn number(self) -> usize;
+}
+
+/// Declares an enum with all of its values in order.
+macro_rules! label {
+    ($(#[$about:meta])* $name:ident { $($(#[$one:meta])* $value:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$one])* $value,)* }
+
+        impl $name {
+            const COUNT: usize = Self::VALUES.len();
+            const VALUES: &'static [Self] = &[$(Self::$value),*];
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = Self::VALUES;
+
+            fn number(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label! {
+    /// What a filter answers.
+    Word {
+        /// Go on; at the end of the message: it may pass.
+        Continue,
+        /// It may pass, and the filter wants to hear no more of it.
+        Accept,
+        /// No, with the MTA's own text.
+        Reject,
+        /// Not now, with the MTA's own text.
+        Tempfail,
+        /// No, or not now, with a text of the filter's.
+        Reply,
+        /// Taken and thrown away.
+        Discard,
+        /// Go on, without more of the same kind.
+        Skip,
+    }
+}
+
+label! {
+    /// How a filter failed.
+    Failure {
+        /// It cannot be reached.
+        Connect,
+        /// It did not answer, or took nothing, in time.
+        Timeout,
+        /// It closed the connection, or the connection broke.
+        Closed,
+        /// It said what nobody asked, what is not allowed there, or what is no reply at all.
+        Desync,
+        /// What it said is over a limit.
+        Oversize,
+        /// It had failed too often and was not tried.
+        Breaker,
+    }
+}
+
+label! {
+    /// What a filter changes in a message.
+    Change {
+        /// Header fields added, inserted, changed or deleted.
+        Header,
+        /// Recipients added or removed, senders changed.
+        Envelope,
+        /// Bodies replaced.
+        Body,
+        /// Messages put into quarantine.
+        Quarantine,
+    }
+}
+
+label! {
+    /// What a filter was asked about.
+    Phase {
+        /// The client.
+        Connect,
+        /// Its name.
+        Helo,
+        /// A command that the MTA does not know.
+        Unknown,
+        /// The sender.
+        Mail,
+        /// A recipient.
+        Rcpt,
+        /// DATA.
+        Data,
+        /// A header field.
+        Header,
+        /// The end of the header.
+        EndOfHeaders,
+        /// A piece of the body.
+        Body,
+        /// The end of the message.
+        EndOfMessage,
+    }
+}
+
+impl From<&Verdict> for Word {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Continue => Self::Continue,
+            Verdict::Accept => Self::Accept,
+            Verdict::Reject => Self::Reject,
+            Verdict::TempFail => Self::Tempfail,
+            Verdict::Reply(_) => Self::Reply,
+            Verdict::Discard => Self::Discard,
+        }
+    }
+}
+
+impl From<&Edit> for Change {
+    fn from(edit: &Edit) -> Self {
+        match edit {
+            Edit::AddHeader { .. } | Edit::InsertHeader { .. } | Edit::ChangeHeader { .. } => {
+                Self::Header
+            }
+            Edit::AddRecipient { .. }
+            | Edit::DeleteRecipient { .. }
+            | Edit::ChangeSender { .. } => Self::Envelope,
+            Edit::ReplaceBody(_) => Self::Body,
+            Edit::Quarantine { .. } => Self::Quarantine,
+        }
+    }
+}
+
+impl Label for OnFailure {
+    const ALL: &'static [Self] = &[Self::Accept, Self::TempFail, Self::Reject, Self::Quarantine];
+
+    fn number(self) -> usize {
+        self as usize
+    }
+}
+
+/// A number for each value of an enum.
+#[derive(Debug)]
+struct Row<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Row<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> Row<N> {
+    fn add(&self, label: impl Label, count: u64) {
+        if let Some(cell) = self.0.get(label.number()) {
+            cell.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn read<L: Label>(&self) -> BTreeMap<L, u64> {
+        let cells = self.0.iter().map(|cell| cell.load(Ordering::Relaxed));
+        L::ALL.iter().copied().zip(cells).collect()
+    }
+}
+
+/// Upper bounds of a histogram's buckets, in milliseconds; one without bound follows.
+pub const BOUNDS_MS: [u64; 14] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000,
+];
+
+/// How long answers took.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: Row<{ BOUNDS_MS.len() + 1 }>,
+    micros: AtomicU64,
+}
+
+/// A bucket by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Bucket(usize);
+
+impl Label for Bucket {
+    const ALL: &'static [Self] = &[];
+
+    fn number(self) -> usize {
+        self.0
+    }
+}
+
+impl Times {
+    fn add(&self, took: Duration) {
+        let fits = |bound: &u64| took <= Duration::from_millis(*bound);
+        let bucket = BOUNDS_MS.iter().position(fits).unwrap_or(BOUNDS_MS.len());
+        self.buckets.add(Bucket(bucket), 1);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Histogram {
+        let mut count = 0;
+        let bounds = BOUNDS_MS.iter().copied().map(Some).chain([None]);
+        let cells = self.buckets.0.iter();
+        let buckets = bounds.zip(cells).map(|(le_ms, cell)| {
+            count += cell.load(Ordering::Relaxed);
+            HistogramBucket { le_ms, count }
+        });
+        Histogram {
+            buckets: buckets.collect(),
+            count,
+            sum_us: self.micros.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What is counted in one phase.
+#[derive(Debug, Default)]
+struct InPhase {
+    answers: Row<{ Word::COUNT }>,
+    times: Times,
+}
+
+/// The numbers of one filter: for those who count.
+#[derive(Debug)]
+pub struct Counters {
+    messages: Row<{ Word::COUNT }>,
+    fallbacks: Row<4>,
+    failures: Row<{ Failure::COUNT }>,
+    changes: Row<{ Change::COUNT }>,
+    replays: AtomicU64,
+    phases: [InPhase; Phase::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            messages: Row::default(),
+            fallbacks: Row::default(),
+            failures: Row::default(),
+            changes: Row::default(),
+            replays: AtomicU64::new(0),
+            phases: std::array::from_fn(|_| InPhase::default()),
+        }
+    }
+}
+
+impl Counters {
+    /// An answer to something, and how long it took.
+    pub fn answer(&self, phase: Phase, word: Word, took: Duration) {
+        if let Some(in_phase) = self.phases.get(phase.number()) {
+            in_phase.answers.add(word, 1);
+            in_phase.times.add(took);
+        }
+    }
+
+    /// The filter's own word on a message.
+    pub fn message(&self, word: Word) {
+        self.messages.add(word, 1);
+    }
+
+    /// A message on which the filter's policy spoke for it.
+    pub fn fallback(&self, policy: OnFailure) {
+        self.fallbacks.add(policy, 1);
+    }
+
+    /// Something went wrong with the filter, whatever became of the message.
+    pub fn failure(&self, failure: Failure) {
+        self.failures.add(failure, 1);
+    }
+
+    /// Changes to a message that the filter let pass.
+    pub fn changes(&self, change: Change, count: u64) {
+        self.changes.add(change, count);
+    }
+
+    /// A message that was told a second time.
+    pub fn replay(&self) {
+        self.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages on which the filter said its own word.
+    #[must_use]
+    pub fn own_words(&self) -> u64 {
+        sum(&self.messages)
+    }
+
+    /// Messages on which the policy spoke for it.
+    #[must_use]
+    pub fn fallbacks(&self) -> u64 {
+        sum(&self.fallbacks)
+    }
+
+    /// Messages that were told a second time.
+    #[must_use]
+    pub fn replays(&self) -> u64 {
+        self.replays.load(Ordering::Relaxed)
+    }
+
+    /// All numbers as they are now.
+    #[must_use]
+    pub fn read(&self) -> Counts {
+        let phases = Phase::ALL.iter().copied().zip(&self.phases);
+        let phases = phases.map(|(phase, in_phase)| {
+            let answers_total = in_phase.answers.read();
+            let answer_seconds = in_phase.times.read();
+            let counts = PhaseCounts {
+                answers_total,
+                answer_seconds,
+            };
+            (phase, counts)
+        });
+        let mut messages_total = self.messages.read();
+        // About a message nobody says that.
+        messages_total.remove(&Word::Skip);
+        Counts {
+            messages_total,
+            fallback_total: self.fallbacks.read(),
+            failures_total: self.failures.read(),
+            replays_total: self.replays(),
+            changes_total: self.changes.read(),
+            phases: phases
+                .filter(|(_, counts)| counts.answer_seconds.count > 0)
+                .collect(),
+        }
+    }
+}
+
+fn sum<const N: usize>(row: &Row<N>) -> u64 {
+    row.0.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+}
+
+/// The numbers of one filter, as they were read. All count from the start of the orchestrator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Messages by the filter's own word on them; one that failed, or that the MTA gave up before
+    /// the filter had a word, is not among them, nor is any of a shadow.
+    pub messages_total: BTreeMap<Word, u64>,
+    /// Messages on which the filter's `on_failure` spoke for it, by what it said. Those under
+    /// `accept` passed without this filter.
+    pub fallback_total: BTreeMap<OnFailure, u64>,
+    /// What went wrong with the filter, between messages too, by kind. A message that was told a
+    /// second time with success counts here and not as a fallback.
+    pub failures_total: BTreeMap<Failure, u64>,
+    /// Messages that were told a second time.
+    pub replays_total: u64,
+    /// Changes to messages that the filter let pass, by kind.
+    pub changes_total: BTreeMap<Change, u64>,
+    /// By what the filter was asked about; where it never answered anything there is no entry.
+    pub phases: BTreeMap<Phase, PhaseCounts>,
+}
+
+/// What was counted in one phase.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PhaseCounts {
+    /// Answers by what they said; a shadow's too.
+    pub answers_total: BTreeMap<Word, u64>,
+    /// How long they took, from the question written to the answer read.
+    pub answer_seconds: Histogram,
+}
+
+/// A cumulative histogram.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Histogram {
+    /// How many took no longer than each bound, in the order of the bounds.
+    pub buckets: Vec<HistogramBucket>,
+    /// How many there were.
+    pub count: u64,
+    /// How long all took together, in microseconds.
+    pub sum_us: u64,
+}
+
+/// One bucket of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistogramBucket {
+    /// The bound in milliseconds; none in the last one.
+    pub le_ms: Option<u64>,
+    /// How many took no longer.
+    pub count: u64,
+}
+
+impl Histogram {
+    /// The bucket below which `percent` of all lie; `None` when there are none.
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> Option<HistogramBucket> {
+        let wanted = self.count.saturating_mul(percent).div_ceil(100).max(1);
+        let reached = |bucket: &&HistogramBucket| bucket.count >= wanted;
+        self.buckets.iter().find(reached).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_has_the_place_of_its_number() {
+        fn check<L: Label + std::fmt::Debug>() {
+            for (number, value) in L::ALL.iter().enumerate() {
+                assert_eq!(value.number(), number, "{value:?}");
+            }
+        }
+        check::<Word>();
+        check::<Failure>();
+        check::<Change>();
+        check::<Phase>();
+        check::<OnFailure>();
+    }
+
+    #[test]
+    fn times_fall_into_cumulative_buckets() {
+        let counters = Counters::default();
+        for ms in [0, 1, 2, 3, 30_000, 30_001] {
+            let took = Duration::from_millis(ms);
+            counters.answer(Phase::Mail, Word::Continue, took);
+        }
+        let counts = counters.read();
+        let seconds = &counts.phases[&Phase::Mail].answer_seconds;
+        let of = |le_ms| {
+            let bucket = seconds.buckets.iter().find(|bucket| bucket.le_ms == le_ms);
+            bucket.unwrap().count
+        };
+        for (bound, count) in [(1, 2), (2, 3), (5, 4), (10_000, 4), (30_000, 5)] {
+            assert_eq!(of(Some(bound)), count, "{bound}");
+        }
+        assert_eq!((of(None), seconds.count), (6, 6));
+        assert_eq!(seconds.sum_us, 60_007_000);
+        let percentile = |percent| seconds.percentile(percent).unwrap().le_ms;
+        assert_eq!(percentile(50), Some(2));
+        assert_eq!(percentile(80), Some(30_000));
+        assert_eq!(percentile(100), None);
+        assert_eq!(Histogram::default().percentile(50), None);
+    }
+
+    #[test]
+    fn what_is_counted_is_read_under_its_name() {
+        let counters = Counters::default();
+        counters.message(Word::Tempfail);
+        counters.fallback(OnFailure::Quarantine);
+        counters.failure(Failure::Desync);
+        counters.changes(Change::Envelope, 3);
+        counters.replay();
+        let json = serde_json::to_value(counters.read()).unwrap();
+        for (path, count) in [
+            ("/messages_total/tempfail", 1),
+            ("/messages_total/continue", 0),
+            ("/fallback_total/quarantine", 1),
+            ("/failures_total/desync", 1),
+            ("/failures_total/timeout", 0),
+            ("/changes_total/envelope", 3),
+            ("/replays_total", 1),
+        ] {
+            assert_eq!(json.pointer(path), Some(&count.into()), "{path}: {json}");
+        }
+        assert_eq!(json.pointer("/phases"), Some(&serde_json::json!({})));
+        let (words, fallbacks) = (counters.own_words(), counters.fallbacks());
+        assert_eq!((words, fallbacks, counters.replays()), (1, 1, 1));
+        let back: Counts = serde_json::from_value(json).unwrap();
+        assert_eq!(back, counters.read());
+    }
+}
