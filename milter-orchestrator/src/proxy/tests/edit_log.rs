@@ -13,7 +13,7 @@ use milter_proto::message::Header;
 use crate::proxy::headers::{HeaderLimits, Headers, Looked, MtaKind};
 
 /// How long one input may take: thousands of times what it does take.
-const TIME_MAX: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// An MTA's list of header fields.
 trait Mta {

@@ -18,8 +18,8 @@ use crate::member::{Chain, Health, Member, OnFailure, Timeouts};
 use crate::proxy::{ConnectionError, Limits, Proxy};
 use crate::route::{Condition, Route, Routes};
 
-/// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits; longer than anything that it expects to be cut short.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a scripted filter does when it is told something.
 #[derive(Debug, Clone)]
@@ -90,9 +90,9 @@ impl Filter {
             cues: Vec::new(),
             on_failure: OnFailure::TempFail,
             timeouts: Timeouts {
-                connect: Duration::from_secs(5),
-                command: Duration::from_secs(5),
-                end_of_message: Duration::from_secs(5),
+                connect: PATIENCE,
+                command: PATIENCE,
+                end_of_message: PATIENCE,
             },
             shadow: false,
             pool: 0,
@@ -532,6 +532,14 @@ impl Actor {
             line.push(' ');
         }
         line.push_str(&told);
+    }
+}
+
+/// Lets everybody who can go on do so, how long that may take: proxy and filters share one thread,
+/// and each pause gives all of them a turn.
+pub(super) async fn settle() {
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -133,7 +133,8 @@ async fn an_empty_new_body_is_one_empty_piece() {
 
 #[tokio::test]
 async fn filters_in_parallel_take_as_long_as_the_slowest() {
-    let slow = |name| Filter::new(name).on('E', Act::after(300, Act::Say(vec![Reply::Continue])));
+    const WAIT: Duration = Duration::from_secs(1);
+    let slow = |name| Filter::new(name).on('E', Act::after(1000, Act::Say(vec![Reply::Continue])));
     let [together, apart] = [
         vec![vec![slow("a"), slow("b"), slow("c")]],
         vec![vec![slow("a")], vec![slow("b")], vec![slow("c")]],
@@ -145,15 +146,16 @@ async fn filters_in_parallel_take_as_long_as_the_slowest() {
         assert_eq!(through(&stage, "x\r\n").await.1, Reply::Continue);
         times.push(begin.elapsed());
     }
-    assert!(times[0] >= Duration::from_millis(300));
-    assert!(times[0] < times[1] * 2 / 3, "{times:?}");
+    // Much of the difference is left to a machine that has other things to do.
+    assert!(times[0] >= WAIT && times[0] < 3 * WAIT, "{times:?}");
+    assert!(times[1] >= 3 * WAIT, "{times:?}");
 }
 
 #[tokio::test]
 async fn case_177_the_mta_hears_signs_of_progress_at_the_end_of_the_message_only() {
     let slow = Filter::new("slow")
         .on('M', Act::after(150, Act::Say(vec![Reply::Continue])))
-        .on('E', Act::after(250, Act::Say(vec![Reply::Continue])));
+        .on('E', Act::after(2000, Act::Say(vec![Reply::Continue])));
     let stage = Stage::with_limits(vec![vec![slow]], |limits| {
         limits.progress = Duration::from_millis(50);
     });
@@ -166,7 +168,8 @@ async fn case_177_the_mta_hears_signs_of_progress_at_the_end_of_the_message_only
     while mta.reply().await == Reply::Progress {
         signs += 1;
     }
-    assert!((2..=5).contains(&signs), "{signs}");
+    // At most one every 50 ms, and not all of them on a busy machine.
+    assert!((2..=40).contains(&signs), "{signs}");
 }
 
 #[tokio::test]
@@ -234,7 +237,7 @@ async fn an_abort_ends_the_message_everywhere_and_the_next_one_is_clean() {
 
 #[tokio::test]
 async fn an_abort_while_a_filter_is_at_work_is_not_answered() {
-    let slow = Filter::new("slow").on_nth('E', 0, Act::after(200, Act::Say(vec![Reply::Reject])));
+    let slow = Filter::new("slow").on_nth('E', 0, Act::after(2000, Act::Say(vec![Reply::Reject])));
     let stage = Stage::new(vec![vec![slow, Filter::new("quick")]]);
     let mut mta = stage.mta().await;
     mta.greet().await;
@@ -361,7 +364,7 @@ async fn a_filter_that_skips_gets_no_more_of_the_body() {
 
 #[tokio::test]
 async fn recipients_go_from_filter_to_filter() {
-    let slow = Filter::new("a").on('R', Act::after(100, Act::Say(vec![Reply::Continue])));
+    let slow = Filter::new("a").on('R', Act::after(2000, Act::Say(vec![Reply::Continue])));
     let stage = Stage::new(vec![vec![slow, Filter::new("b")]]);
     let mut mta = stage.mta().await;
     mta.greet().await;

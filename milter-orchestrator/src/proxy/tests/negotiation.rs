@@ -59,7 +59,7 @@ const ACTIONS_KNOWN: u32 = 0x1ff;
 const NAMES_MAX: usize = 50;
 
 /// Real time for one input.
-const TIME_MAX: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A filter: its answer where it could be asked, and what it is here for.
 struct Filter {

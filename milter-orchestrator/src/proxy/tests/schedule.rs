@@ -1,13 +1,15 @@
 //! Who is told when: filters side by side where that changes nothing, one after the other elsewhere
 //! and in a strict chain.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milter_proto::edit::Edit;
 use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
-use super::harness::{Act, Filter, Stage, connect, header, helo, mail, rcpt, text};
+use super::harness::{
+    Act, Filter, PATIENCE, Stage, connect, header, helo, mail, rcpt, settle, text,
+};
 
 /// A filter that changes nothing of the content.
 fn reader(name: &'static str) -> Filter {
@@ -26,7 +28,8 @@ fn negotiates(actions: Actions) -> Act {
 
 /// Waits until a filter has been told something; `false` when that does not happen soon.
 async fn hears(stage: &Stage, filter: usize, what: &str) -> bool {
-    for _ in 0..500 {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
         if stage.heard(filter, 0).contains(what) {
             return true;
         }
@@ -45,7 +48,7 @@ async fn live(filters: Vec<Filter>) -> Vec<bool> {
     assert_eq!(mta.content("x\r\n").await, Reply::Continue);
     // The first of all is told at once; once it is, so are those beside it.
     assert!(hears(&stage, 0, " B").await);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    settle().await;
     let told = (0..count).map(|filter| stage.heard(filter, 0).contains(" B"));
     let told = told.collect();
     assert_eq!(mta.end().await.1, Reply::Continue);
@@ -192,7 +195,7 @@ async fn in_a_strict_chain_nobody_hears_what_one_before_has_refused() {
 #[tokio::test]
 async fn a_strict_chain_goes_one_filter_at_a_time() {
     let slow =
-        |name, letter| reader(name).on(letter, Act::after(60, Act::Say(vec![Reply::Continue])));
+        |name, letter| reader(name).on(letter, Act::after(800, Act::Say(vec![Reply::Continue])));
     for (letter, command) in session().into_iter().take(5) {
         for strict in [true, false] {
             let filters = vec![slow("a", letter), reader("b")];
@@ -213,7 +216,7 @@ async fn a_strict_chain_goes_one_filter_at_a_time() {
             while !heard(0) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            settle().await;
             // A recipient goes from one to the next in any chain.
             assert_eq!(heard(1), !strict && letter != 'R', "{letter} {strict}");
             assert_eq!(mta.reply().await, Reply::Continue);

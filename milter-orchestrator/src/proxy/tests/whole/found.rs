@@ -49,7 +49,7 @@ async fn whoever_waits_behind_a_filter_that_hangs_is_still_asked() {
         .on('E', Act::edits(vec![mark.clone()], Reply::Continue))
         .on_failure(OnFailure::Accept);
     let stage = Stage::with_limits(vec![vec![hangs], vec![after]], |limits| {
-        limits.stage_postfix = Duration::from_millis(200);
+        limits.stage_postfix = Duration::from_secs(2);
     });
     let mut mta = stage.mta().await;
     mta.greet().await;

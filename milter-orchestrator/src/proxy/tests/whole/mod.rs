@@ -40,7 +40,7 @@ use crate::proxy::{Limits, Proxy, Shared, SpoolLimits};
 use crate::route::{Condition, Route, Routes};
 
 /// Real time for one input; it takes a few milliseconds.
-const TIME_MAX: Duration = Duration::from_secs(10);
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Things that may happen before somebody has to wait.
 const MOVES_MAX: usize = 50_000;
