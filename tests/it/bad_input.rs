@@ -4,3 +4,4 @@ mod child;
 mod configuration;
 mod conversation;
 mod hostile;
+mod subject;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use milter_proto::net::{Address, Stop, Stream};
+use milter_proto::net::{Address, Peer, Stop, Stream};
 use milter_proto::session::{ProtocolError, Stage};
 use milter_proto::wire::{Command, Decoder, Reply, WireError};
 use thiserror::Error;
@@ -102,6 +102,7 @@ struct Lines<S> {
 /// Runs the connection to its end.
 pub(super) async fn run<S>(
     stream: S,
+    peer: &Peer,
     shared: Arc<Shared>,
     mut stop: Stop,
 ) -> Result<(), ConnectionError>
@@ -109,7 +110,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let limits = shared.limits.clone();
-    let mut session = Session::new(Arc::clone(&shared), now());
+    let mut session = Session::new(Arc::clone(&shared), now()).with(peer);
     let armed = now() + limits.idle;
     let mut lines = Lines {
         mta: Wire::new(stream, now()),

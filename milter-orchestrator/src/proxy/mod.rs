@@ -80,7 +80,7 @@ impl Proxy {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         tracing::debug!(listen = %self.shared.listen, %peer, "an MTA connected");
-        connection::run(stream, Arc::clone(&self.shared), stop).await
+        connection::run(stream, peer, Arc::clone(&self.shared), stop).await
     }
 }
 

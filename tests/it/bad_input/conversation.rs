@@ -2,60 +2,19 @@
 //! the log that says what was wrong, and costs nobody else anything: a second connection, opened
 //! before, goes on taking mail.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use milter_proto::net::Address;
-use milter_proto::wire::{Command, Offer};
 use milter_tests::mta::{Envelope, Message, Mta};
 use milter_tests::process::PATIENCE;
 use milter_tests::programs::Daemon;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::io::AsyncWriteExt;
 
-/// A daemon, and a configuration with which it takes any ordinary message.
-struct Subject {
-    name: &'static str,
-    configuration: &'static str,
-}
+use super::subject::{After, SUBJECTS, begin, frame, offer, read_frame};
 
-const SUBJECTS: &[Subject] = &[
-    Subject {
-        name: "milter-clamav",
-        configuration: r#"
-            server.socket = "unix:{folder}/milter.sock"
-            clamd.servers = ["unix:/nonexistent/clamd"]
-            policy.on_error = "accept"
-        "#,
-    },
-    Subject {
-        name: "milter-dkim",
-        configuration: r#"server.socket = "unix:{folder}/milter.sock""#,
-    },
-    Subject {
-        name: "milter-orchestrator",
-        configuration: r#"
-            listen.test.socket = "unix:{folder}/milter.sock"
-            control.socket = "unix:{folder}/control.sock"
-            supervisor.directory = "{folder}/children"
-            route = [{ chain = [] }]
-        "#,
-    },
-    Subject {
-        name: "milter-spam",
-        configuration: r#"server.socket = "unix:{folder}/milter.sock""#,
-    },
-];
-
-/// How far a conversation is when the bad bytes come.
-#[derive(Debug, Clone, Copy)]
-enum After {
-    Nothing,
-    Negotiation,
-    /// A message with a recipient, its header begun.
-    Header,
-}
+/// Within so long the connection must be closed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How often that is tried: on a machine with other things to do, a second may pass once.
+const TRIES: usize = 5;
 
 /// What must come of it.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +23,11 @@ enum Then {
     Closed,
     /// The daemon answers with a temporary failure; the conversation goes on.
     Tempfail,
-    /// The conversation goes on up to our good-bye.
+    /// The conversation goes on up to our good-bye, and nothing is refused.
     Taken,
+    /// Whatever is answered up to our good-bye, where an answer was agreed at all, is a temporary
+    /// failure.
+    Refused,
     /// We close the connection.
     Gone,
 }
@@ -88,12 +50,6 @@ fn case(what: &'static str, after: After, bytes: &[u8], then: Then, log: &'stati
         then,
         log,
     }
-}
-
-/// A frame with this code and payload.
-fn frame(code: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len() + 1).unwrap();
-    [&length.to_be_bytes()[..], &[code], payload].concat()
 }
 
 /// What is no frame, or no frame of the protocol.
@@ -264,60 +220,25 @@ fn broken_order() -> Vec<Case> {
     ]
 }
 
-fn offer() -> Vec<u8> {
-    let mut out = BytesMut::new();
-    Command::Negotiate(Offer::full()).encode(&mut out).unwrap();
-    out.to_vec()
-}
-
-/// A conversation by hand, up to the place where the case begins.
-async fn begin(address: &Address, after: After) -> UnixStream {
-    let mut stream = UnixStream::connect(address.path().unwrap()).await.unwrap();
-    if matches!(after, After::Nothing) {
-        return stream;
-    }
-    stream.write_all(&offer()).await.unwrap();
-    let answer = read_frame(&mut stream, "negotiation").await;
-    assert_eq!(
-        answer.as_deref().and_then(|answer| answer.first()),
-        Some(&b'O')
-    );
-    if matches!(after, After::Header) {
-        let bytes = [
-            frame(b'C', b"client.example.net\x004\x61\xc1192.0.2.1\0"),
-            frame(b'H', b"client.example.net\0"),
-            frame(b'M', b"<a@example.net>\0"),
-            frame(b'R', b"<b@example.org>\0"),
-            frame(b'T', b""),
-            frame(b'L', b"Subject\0 x\0"),
-        ];
-        stream.write_all(&bytes.concat()).await.unwrap();
-    }
-    stream
-}
-
-/// The next frame without its length; `None` at the end of the stream.
-async fn read_frame(stream: &mut UnixStream, what: &str) -> Option<Vec<u8>> {
-    let read = async {
-        let length = stream.read_u32().await.ok()?;
-        let mut frame = vec![0; usize::try_from(length).ok()?];
-        stream.read_exact(&mut frame).await.ok()?;
-        Some(frame)
-    };
-    let read = timeout(PATIENCE, read).await;
-    read.unwrap_or_else(|_| panic!("{what}: neither an answer nor an end of the connection"))
-}
-
-/// Does a case, and looks at what comes back.
-async fn play(daemon: &Daemon, case: &Case) {
+/// Does a case, and looks at what comes back; how long after the bytes the end came.
+async fn play(daemon: &Daemon, case: &Case) -> Duration {
     let mut stream = begin(&daemon.address, case.after).await;
+    let written = Instant::now();
     // Where the daemon has closed already, the write may fail.
     let _ = stream.write_all(&case.bytes).await;
     match case.then {
         Then::Gone => drop(stream),
         Then::Taken => {
             stream.write_all(&frame(b'Q', b"")).await.unwrap();
-            while read_frame(&mut stream, case.what).await.is_some() {}
+            while let Some(answer) = read_frame(&mut stream, case.what).await {
+                assert_ne!(answer, b"t", "{}", case.what);
+            }
+        }
+        Then::Refused => {
+            stream.write_all(&frame(b'Q', b"")).await.unwrap();
+            while let Some(answer) = read_frame(&mut stream, case.what).await {
+                assert_eq!(answer, b"t", "{}", case.what);
+            }
         }
         Then::Closed => while read_frame(&mut stream, case.what).await.is_some() {},
         Then::Tempfail => loop {
@@ -328,40 +249,236 @@ async fn play(daemon: &Daemon, case: &Case) {
             }
         },
     }
+    written.elapsed()
 }
 
-async fn wait_for_log(daemon: &Daemon, before: usize, case: &Case) {
-    let mut waited = Duration::ZERO;
-    let step = Duration::from_millis(10);
-    loop {
-        let log = daemon.process.output();
-        if log[before..].contains(case.log) {
-            return;
-        }
-        assert!(
-            waited < PATIENCE,
-            "{}: {:?} is not in\n{}",
-            case.what,
-            case.log,
-            &log[before..]
-        );
-        tokio::time::sleep(step).await;
-        waited += step;
+/// Does a case, and again when it took long; one line of the log says each time who and what.
+async fn check(daemon: &Daemon, case: &Case) {
+    let before = daemon.process.output().len();
+    let mut took = Vec::new();
+    while took.is_empty() || took.last().is_some_and(|took| *took > AT_ONCE) {
+        assert!(took.len() < TRIES, "{}: {took:?}", case.what);
+        took.push(play(daemon, case).await);
+        wait_for_log(daemon, before, case, took.len()).await;
     }
 }
 
-#[tokio::test]
-async fn every_daemon_survives_every_bad_conversation() {
+/// Waits for as many lines with what the case says, each with who it was.
+async fn wait_for_log(daemon: &Daemon, before: usize, case: &Case, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while !case.log.is_empty() {
+        let log = daemon.process.output();
+        let new = log.get(before..).unwrap_or_default();
+        let lines: Vec<&str> = new.lines().filter(|line| line.contains(case.log)).collect();
+        let named = lines.iter().all(|line| line.contains("\"peer\":"));
+        if lines.len() == count && named {
+            return;
+        }
+        let what = format!("{}: {:?}, {count} times in\n{new}", case.what, case.log);
+        assert!(lines.len() <= count && Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What the daemon is told before it has said what it can do, and after it has.
+fn early() -> Vec<Case> {
+    use After::{Negotiation, Nothing};
+    use Then::{Closed, Refused, Taken};
+    let version = |version: u8| frame(b'O', &[0, 0, 0, version, 0, 0, 1, 0xff, 0, 0, 0, 0]);
+    vec![
+        case("version 0", Nothing, &version(0), Closed, "version 0"),
+        case("version 2", Nothing, &version(2), Taken, ""),
+        // Ours is the newest that there is.
+        case("version 99", Nothing, &version(99), Taken, ""),
+        case(
+            "body first",
+            Nothing,
+            &frame(b'B', b"x"),
+            Closed,
+            "'B' is out of order",
+        ),
+        case(
+            "RCPT first",
+            Nothing,
+            &frame(b'R', b"<a@x>\0"),
+            Closed,
+            "'R' is out of order",
+        ),
+        case(
+            "end first",
+            Nothing,
+            &frame(b'E', b""),
+            Closed,
+            "'E' is out of order",
+        ),
+        case("quit first", Nothing, &frame(b'Q', b""), Closed, ""),
+        case(
+            "macros first",
+            Nothing,
+            &frame(b'D', b"Cj\0x\0"),
+            Closed,
+            "out of order",
+        ),
+        case(
+            "RCPT before MAIL",
+            Negotiation,
+            &frame(b'R', b"<a@x>\0"),
+            Refused,
+            "'R' is out of",
+        ),
+        case(
+            "body before MAIL",
+            Negotiation,
+            &frame(b'B', b"x"),
+            Refused,
+            "'B' is out of order",
+        ),
+        case(
+            "DATA before MAIL",
+            Negotiation,
+            &frame(b'T', b""),
+            Refused,
+            "'T' is out of order",
+        ),
+        case(
+            "field before MAIL",
+            Negotiation,
+            &frame(b'L', b"A\0b\0"),
+            Refused,
+            "'L' is out of",
+        ),
+        case(
+            "abort, abort, abort",
+            Negotiation,
+            &frame(b'A', b"").repeat(3),
+            Taken,
+            "",
+        ),
+    ]
+}
+
+/// What is far too large, or far too much.
+fn large() -> Vec<Case> {
+    use After::{Header, Negotiation, Nothing};
+    use Then::{Closed, Taken};
+    let ascending: Vec<u8> = (0..=255u8).rev().cycle().take(64 << 10).collect();
+    let pairs = [b"C".to_vec(), b"\0\0".repeat(2000)].concat();
+    let value = [b"Cj\0".to_vec(), vec![b'x'; 100_000], vec![0]].concat();
+    let arguments = [b"<a@x>\0".to_vec(), b"\0".repeat(2000)].concat();
+    let address = [vec![b'x'; 100_000], vec![0]].concat();
+    let field = [b"X\0".to_vec(), vec![b'x'; (1 << 20) - 4], vec![0]].concat();
+    vec![
+        case("4 GB", Nothing, &[0xff; 5], Closed, "over the limit"),
+        case("4 GB later", Header, &[0xff; 5], Closed, "over the limit"),
+        case(
+            "16 MB",
+            Nothing,
+            &[1, 0, 0, 0, b'O'],
+            Closed,
+            "over the limit",
+        ),
+        case(
+            "16 MB later",
+            Header,
+            &[1, 0, 0, 0, b'B'],
+            Closed,
+            "over the limit",
+        ),
+        case(
+            "64 KB of garbage",
+            Nothing,
+            &ascending,
+            Closed,
+            "over the limit",
+        ),
+        case(
+            "64 KB of zeroes",
+            Nothing,
+            &[0; 64 << 10],
+            Closed,
+            "length 0",
+        ),
+        case(
+            "a hello of TLS",
+            Nothing,
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc",
+            Closed,
+            "over the",
+        ),
+        case(
+            "macros beyond number",
+            Negotiation,
+            &frame(b'D', &pairs),
+            Closed,
+            "more than 1024",
+        ),
+        case(
+            "a large macro",
+            Negotiation,
+            &frame(b'D', &value),
+            Closed,
+            "longer than 65535",
+        ),
+        case(
+            "arguments",
+            Negotiation,
+            &frame(b'M', &arguments),
+            Closed,
+            "more than 1024",
+        ),
+        case(
+            "a large address",
+            Header,
+            &frame(b'R', &address),
+            Closed,
+            "longer than 65535",
+        ),
+        case("a field of 1 MB", Header, &frame(b'L', &field), Taken, ""),
+        case(
+            "macros again and again",
+            Negotiation,
+            &frame(b'D', b"Cj\0mx.example.org\0{x}\0y\0").repeat(20_000),
+            Taken,
+            "",
+        ),
+    ]
+}
+
+/// Strings without their end, and letters that no command has.
+fn unfinished() -> Vec<Case> {
+    let no_end = |what, code, payload: &[u8]| {
+        let bytes = frame(code, payload);
+        let log = "does not end in NUL";
+        case(what, After::Negotiation, &bytes, Then::Closed, log)
+    };
+    let letter = |code: &u8| {
+        let bytes = frame(*code, b"x\0");
+        let (what, log) = ("a letter of no command", "unknown frame type");
+        case(what, After::Negotiation, &bytes, Then::Closed, log)
+    };
+    let mut cases = vec![
+        no_end("C without NUL", b'C', b"x"),
+        no_end("M without NUL", b'M', b"<a@x>"),
+        no_end("an argument without NUL", b'M', b"<a@x>\0SIZE=1"),
+        no_end("R without NUL", b'R', b"<a@x>"),
+        no_end("U without NUL", b'U', b"BDAT"),
+        no_end("D without NUL", b'D', b"Cj"),
+    ];
+    let letters = b"\0\x01\x20\r\n0Pbcot~\x7f\x80\xff";
+    cases.extend(letters.iter().map(letter));
+    cases
+}
+
+async fn check_all(cases: Vec<Case>) {
     let envelope = Envelope::default();
     let message = Message::parse(b"From: <a@example.net>\nSubject: x\n\nHello.\n");
     for subject in SUBJECTS {
-        let mut daemon = Daemon::configured(subject.name, subject.configuration).unwrap();
+        let mut running = subject.start().await;
+        let daemon = &mut running.daemon;
         let mut innocent = Mta::connect(&daemon.address).await.unwrap();
         innocent.greet(&envelope).await.unwrap();
-        for case in [broken_frames(), broken_payloads(), broken_order()].concat() {
-            let before = daemon.process.output().len();
-            play(&daemon, &case).await;
-            wait_for_log(&daemon, before, &case).await;
+        for case in &cases {
+            check(daemon, case).await;
             let delivery = innocent.send(&envelope, &message).await;
             let what = format!("{}: after {}", subject.name, case.what);
             assert!(delivery.expect(&what).is_taken(), "{what}");
@@ -379,4 +496,24 @@ async fn every_daemon_survives_every_bad_conversation() {
         let ours = log.lines().all(|line| line.starts_with("{\"timestamp\":"));
         assert!(ours, "{}:\n{log}", subject.name);
     }
+}
+
+#[tokio::test]
+async fn frames_that_are_none() {
+    check_all(broken_frames()).await;
+}
+
+#[tokio::test]
+async fn payloads_that_are_none() {
+    check_all([broken_payloads(), unfinished()].concat()).await;
+}
+
+#[tokio::test]
+async fn frames_out_of_order() {
+    check_all([broken_order(), early()].concat()).await;
+}
+
+#[tokio::test]
+async fn frames_that_are_too_large_or_too_many() {
+    check_all(large()).await;
 }

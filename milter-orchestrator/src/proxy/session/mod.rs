@@ -43,6 +43,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use milter_proto::net::Peer;
 use milter_proto::session::{FilterSide, ProtocolError, Step};
 use milter_proto::wire::{Actions, Command, MacroStage, Offer, Reply, Steps};
 
@@ -122,6 +123,8 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Session {
     shared: Arc<Shared>,
+    /// The MTA, for the log.
+    peer: Option<Peer>,
     side: FilterSide,
     mta: Mta,
     children: Vec<Child>,
@@ -148,6 +151,7 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, now: Instant) -> Self {
         Self {
             shared,
+            peer: None,
             side: FilterSide::new(),
             mta: Mta {
                 offer: Offer::full(),
@@ -168,6 +172,12 @@ impl Session {
             now,
             over: false,
         }
+    }
+
+    /// With a name for the MTA in the log.
+    pub(crate) fn with(self, peer: &Peer) -> Self {
+        let peer = Some(peer.clone());
+        Self { peer, ..self }
     }
 
     /// Takes the MTA's next command.
@@ -281,6 +291,7 @@ impl Session {
         if let Some(complaint) = self.side.take_complaint() {
             tracing::warn!(
                 listen = %self.shared.listen,
+                peer = self.peer.as_ref().map(tracing::field::display),
                 error = %complaint,
                 "the MTA sent a command out of order, it was refused for now"
             );
