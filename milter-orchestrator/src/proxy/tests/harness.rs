@@ -600,7 +600,11 @@ impl Mta {
 
     /// Whether nothing arrives for a moment.
     pub(super) async fn is_silent(&mut self) -> bool {
-        let wait = Duration::from_millis(50);
+        self.is_silent_for(Duration::from_millis(50)).await
+    }
+
+    /// Whether nothing arrives for so long.
+    pub(super) async fn is_silent_for(&mut self, wait: Duration) -> bool {
         self.input.is_empty()
             && tokio::time::timeout(wait, self.stream.read_buf(&mut self.input))
                 .await
