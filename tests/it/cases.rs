@@ -1,5 +1,6 @@
 //! The numbered cases of the protocol, 1 to 200: each is a test or a script that carries its
-//! number, or stands below with the reason why not.
+//! number, or stands below with the reason why not. What a test leaves out of its case stands below
+//! as well.
 //!
 //! 1 to 37 are the codec, 38 to 93 a filter before an MTA, 94 to 143 an MTA before a filter, 144 to
 //! 200 the proxy.
@@ -12,6 +13,21 @@ use milter_tests::scripts;
 
 /// Cases that no test carries, and why: none at present.
 const REASONS: &[(u32, &str)] = &[];
+
+/// Cases whose test proves less than the case says, and what is missing.
+const IN_PART: &[(u32, &str)] = &[
+    (
+        170,
+        "the number of fields that Sendmail's list begins with is never unknown here: it is taken \
+         from its stock configuration (ARCHITECTURE.md, deviations), so nothing falls back to the \
+         top of the header",
+    ),
+    (
+        192,
+        "there is no key that turns a refused recipient into a refused message where Postfix \
+         itself sends mail: the refusal is passed on, as from the filter itself",
+    ),
+];
 
 /// Collects the numbers of tests in a source; that a comment names one is not enough.
 fn numbers(text: &str, found: &mut BTreeSet<u32>) {
@@ -62,10 +78,16 @@ fn every_case_is_a_test_or_has_a_reason() {
         missing.is_empty(),
         "cases without a test and without a reason: {missing:?}"
     );
-    let needless: Vec<u32> = found.into_iter().filter(excused).collect();
+    let needless: Vec<u32> = found.iter().copied().filter(excused).collect();
     assert!(
         needless.is_empty(),
         "cases with a test and with a reason why not: {needless:?}"
+    );
+    let untested = IN_PART.iter().filter(|(number, _)| !found.contains(number));
+    let untested: Vec<_> = untested.collect();
+    assert!(
+        untested.is_empty(),
+        "proved in part by no test: {untested:?}"
     );
 }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod backpressure;
 mod bad_input;
 mod cases;
 mod counters;
