@@ -3,5 +3,6 @@
 mod child;
 mod configuration;
 mod conversation;
+mod flood;
 mod hostile;
 mod subject;

@@ -36,6 +36,8 @@ pub struct Limits {
     pub lag: u64,
     /// Recipients of one message.
     pub recipients: usize,
+    /// Bytes of all of them, with their parameters and macros.
+    pub recipient_bytes: usize,
     /// Of the header.
     pub header: HeaderLimits,
     /// Of the body.
@@ -57,6 +59,7 @@ impl Default for Limits {
             frame: milter_proto::wire::Decoder::CAP,
             lag: 512 * 1024,
             recipients: 50_000,
+            recipient_bytes: 16 << 20,
             header: HeaderLimits::default(),
             spool: Arc::new(SpoolLimits::default()),
         }

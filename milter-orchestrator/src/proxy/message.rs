@@ -38,6 +38,20 @@ impl Told {
         }
     }
 
+    /// Bytes of an address, its parameters and its macros.
+    pub(crate) fn bytes(&self) -> usize {
+        let path = match &self.event {
+            Event::Mail(path) | Event::Rcpt(path) => {
+                path.address.len() + path.args.iter().map(Bytes::len).sum::<usize>()
+            }
+            _ => 0,
+        };
+        let pairs = self.macros.iter().flat_map(|pairs| pairs.iter());
+        path + pairs
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>()
+    }
+
     /// The same in memory of its own: an event is cut out of a large buffer, which it would keep
     /// alive for as long as the connection lasts.
     pub(crate) fn detached(self) -> Self {
@@ -103,6 +117,8 @@ pub(crate) struct Message {
     pub(crate) mail: Told,
     /// Every RCPT.
     pub(crate) recipients: Vec<Recipient>,
+    /// Bytes of what they hold.
+    pub(crate) recipient_bytes: usize,
     /// DATA, when the MTA sent it.
     pub(crate) data: Option<Told>,
     /// The header with all edits so far.
@@ -143,6 +159,7 @@ impl Message {
         Self {
             mail,
             recipients: Vec::new(),
+            recipient_bytes: 0,
             data: None,
             headers: Headers::new(kind, limits.header),
             view: Vec::new(),

@@ -190,7 +190,9 @@ impl Session {
         match told.event {
             Event::Rcpt(_) => {
                 let number = message.recipients.len();
-                if number >= self.shared.limits.recipients {
+                message.recipient_bytes += told.bytes();
+                let limits = &self.shared.limits;
+                if number >= limits.recipients || message.recipient_bytes > limits.recipient_bytes {
                     self.refuse_for_now("too many recipients");
                     return (Position::Rcpt(number), Position::Rcpt(number));
                 }
