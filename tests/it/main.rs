@@ -10,6 +10,7 @@ mod dkim;
 mod equivalence;
 mod filters;
 mod foreign;
+mod live;
 mod miltertest;
 mod opendkim;
 mod orchestrator;

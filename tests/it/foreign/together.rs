@@ -54,6 +54,13 @@ impl Keys {
         )
     }
 
+    /// The section of a milter-dkim that signs.
+    pub(super) fn signing(&self) -> String {
+        let key = self.file("pem");
+        let key = key.display();
+        format!("[[sign]]\ndomain = \"example.org\"\nselector = \"s1\"\nkey = \"{key}\"\n")
+    }
+
     /// The configuration of a milter-dkim that verifies.
     pub(super) fn verifier(&self) -> String {
         format!("[dns]\nkey_file = \"{}\"\n", self.file("txt").display())
@@ -61,7 +68,7 @@ impl Keys {
 }
 
 /// One of our filters on a port, for Postfix.
-fn ours(filter: &str, sections: &str, folder: &TempDir) -> (SocketAddr, Process) {
+pub(super) fn ours(filter: &str, sections: &str, folder: &TempDir) -> (SocketAddr, Process) {
     let ip = private_address();
     let address = SocketAddr::from((ip, free_ports(ip, 1).unwrap()[0]));
     let file = folder.path().join(format!("{filter}.toml"));
