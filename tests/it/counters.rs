@@ -47,7 +47,7 @@ mta
   < continue
   > end
   < add "X-A" " 1"; add "X-A" " 2"; add "X-B" " 1"; replace-body "new\r\n";
-    add-recipient "<copy@x>"; quarantine "first: why"; continue
+    add-recipient "<copy@x>"; quarantine "why"; continue
   > mail "<s@x>"
   < continue
   > rcpt "<r@x>"
@@ -126,7 +126,7 @@ mta
   > end-of-headers
   < continue
   > end
-  < quarantine "answers-twice: not checked, the filter failed"; continue
+  < quarantine "not checked, filter answers-twice failed"; continue
   > quit
   < closed
 "#;

@@ -100,6 +100,36 @@ filter two
 "#,
     ),
     (
+        "a client that is refused for now is so at any command",
+        r#"
+filter one
+filter two
+  at connect: reply "450 4.7.1 come back"
+"#,
+    ),
+    (
+        "a name that a filter discards means nothing",
+        r#"
+filter one
+  at helo: discard
+filter two
+  at rcpt 2: tempfail
+"#,
+    ),
+    (
+        "an accepted unknown command accepts the message",
+        r#"
+filter one
+  actions add-headers
+  at unknown 2 of-connection: accept
+  at rcpt: reject
+  at end: add "X-B" "end"; continue
+filter two
+  actions add-headers
+  at end: add "X-A" "end"; continue
+"#,
+    ),
+    (
         "a refusal drops the edits of all",
         r#"
 filter one
@@ -125,15 +155,41 @@ filter two
 )];
 
 /// As [`WRITTEN`], where a route that is not strict deviates on purpose.
-const STRICT: &[(&str, &str)] = &[(
-    "line ends in a value stay as the server leaves them",
-    r#"
+const STRICT: &[(&str, &str)] = &[
+    (
+        "the reason of a quarantine is a filter's own",
+        r#"
+filter one
+  actions quarantine
+  at end: quarantine "odd"; quarantine "very odd"; continue
+filter two
+  actions quarantine
+  at end: quarantine "quite usual"; continue
+"#,
+    ),
+    (
+        "line ends in a value stay as the server leaves them",
+        r#"
 filter one
   actions add-headers change-headers
   at end: add "X-B" "a\r\nb\r\n c\rd\n"; change 1 "X-A" "e\nf\r\n\n"; continue
 filter two
   actions add-headers
   at end: insert 1 "X-C" "\r\ng\r"; continue
+"#,
+    ),
+];
+
+/// As [`STRICT`], on Sendmail.
+const STRICT_ON_SENDMAIL: &[(&str, &str)] = &[(
+    "a client that a filter discards is no filter's business",
+    r#"
+filter one
+  at mail: tempfail
+filter two
+  at connect: discard
+filter three
+  at rcpt: reject
 "#,
 )];
 
@@ -199,6 +255,8 @@ filter two
 const DIALOGUE: &str = r#"
 smtp
   C: EHLO client.test
+  C: FOO
+  C: VRFY r1@equal.test
   C: MAIL FROM:<s@from.test> BODY=8BITMIME
   C: RCPT TO:<r1@equal.test> NOTIFY=NEVER
   C: RCPT TO:<r2@equal.test>
@@ -215,6 +273,7 @@ smtp
   C: RSET
   C: MAIL FROM:<>
   C: RCPT TO:<nobody@equal.test>
+  C: BAR
   C: RCPT TO:<r1@equal.test>
   C: RCPT TO:<r2@equal.test>
   C: DATA
@@ -257,6 +316,7 @@ async fn sendmail_does_the_same() {
     check(&rig, WRITTEN, &[false, true]).await;
     check(&rig, WRITTEN_FOR_SENDMAIL, &[false, true]).await;
     check(&rig, STRICT, &[true]).await;
+    check(&rig, STRICT_ON_SENDMAIL, &[true]).await;
     check_random(&rig, RANDOM_ON_SENDMAIL).await;
 }
 

@@ -47,6 +47,7 @@ scripts! {
     case_158_accepted_by_one_refused_by_another
     case_159_accepted_at_connect
     case_159_accepted_by_all_at_connect
+    case_160_discard_at_connect_in_a_strict_route
     case_160_discard_means_nothing_at_connect
     case_161_discard_at_a_recipient
     case_162_skip_is_for_one_filter
@@ -69,6 +70,7 @@ scripts! {
     case_174_half_of_the_edits_and_no_mail_without_the_filter
     case_174_half_of_the_edits_are_none
     case_175_reasons_of_quarantine_are_joined
+    case_175_the_last_reason_in_a_strict_route
     case_176_a_refusal_is_no_quarantine
     case_179_an_abort_while_a_filter_is_at_work
     case_180_helo_then_abort

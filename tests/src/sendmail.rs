@@ -246,14 +246,14 @@ impl Mta for Sendmail {
     }
 }
 
-/// A message in the queue: sender, recipients, header, and the body. The reason of a quarantine
-/// differs on purpose, since the orchestrator says which filter gave it; the rest is bookkeeping.
+/// A message in the queue: sender, recipients, header, reason of a quarantine, and the body; the
+/// rest is bookkeeping.
 fn shown(envelope: &[u8], body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut wanted = false;
     for line in envelope.split_inclusive(|byte| *byte == b'\n') {
         if !line.starts_with(b"\t") && !line.starts_with(b" ") {
-            wanted = matches!(line.first(), Some(b'S' | b'R' | b'H' | b'M'));
+            wanted = matches!(line.first(), Some(b'S' | b'R' | b'H' | b'M' | b'q'));
         }
         if wanted {
             out.extend_from_slice(line);

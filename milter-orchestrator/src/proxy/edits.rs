@@ -72,14 +72,23 @@ pub(crate) fn weight(edit: &Edit) -> usize {
     }
 }
 
-/// Several reasons for quarantine as one, each with its filter's name.
-pub(crate) fn join_reasons<'a>(reasons: impl Iterator<Item = (&'a str, &'a [u8])>) -> Bytes {
-    let joined: Vec<Vec<u8>> = reasons
-        .map(|(name, reason)| [name.as_bytes(), b": ", reason].concat())
+/// The reason for quarantine that the MTA is told, of those that filters gave in their order: a
+/// filter's last one. Of several filters each is told with its name, or, where only the `last` is
+/// to count as it does in the MTA's own chain, that one alone.
+pub(crate) fn one_reason(given: &[(String, Bytes)], last: bool) -> Option<Bytes> {
+    let (last_name, last_reason) = given.last()?;
+    if last || given.iter().all(|(name, _)| name == last_name) {
+        return Some(last_reason.clone());
+    }
+    let is_last = |number: usize, name: &str| given[number + 1..].iter().all(|(n, _)| n != name);
+    let numbered = given.iter().enumerate();
+    let joined: Vec<Vec<u8>> = numbered
+        .filter(|(number, (name, _))| is_last(*number, name))
+        .map(|(_, (name, reason))| [name.as_bytes(), b": ", reason].concat())
         .collect();
     let mut joined = joined.join(&b"; "[..]);
     joined.truncate(Edit::REASON_MAX);
-    Bytes::from(joined)
+    Some(Bytes::from(joined))
 }
 
 #[cfg(test)]
@@ -134,11 +143,27 @@ mod tests {
     }
 
     #[test]
-    fn reasons_for_quarantine_are_joined_and_short() {
-        let reasons: [(&str, &[u8]); 2] = [("clamav", b"bad thing"), ("spam", b"x")];
-        let joined = join_reasons(reasons.into_iter());
-        assert_eq!(joined, "clamav: bad thing; spam: x");
-        let long = [("a", &[b'x'; 5000][..])];
-        assert_eq!(join_reasons(long.into_iter()).len(), Edit::REASON_MAX);
+    fn a_reason_for_quarantine_says_whose_it_is_where_there_are_several() {
+        let check = |given: &[(&str, &str)], joined: Option<&str>, last: Option<&str>| {
+            let owned = |(name, reason): &(&str, &str)| {
+                (
+                    String::from(*name),
+                    Bytes::copy_from_slice(reason.as_bytes()),
+                )
+            };
+            let given: Vec<(String, Bytes)> = given.iter().map(owned).collect();
+            let text = |reason: Option<Bytes>| reason.map(|it| it.escape_ascii().to_string());
+            assert_eq!(text(one_reason(&given, false)).as_deref(), joined);
+            assert_eq!(text(one_reason(&given, true)).as_deref(), last);
+        };
+        check(&[], None, None);
+        check(&[("a", "x")], Some("x"), Some("x"));
+        check(&[("a", "x"), ("a", "y")], Some("y"), Some("y"));
+        let several = [("a", "bad thing"), ("b", "x"), ("b", "y")];
+        check(&several, Some("a: bad thing; b: y"), Some("y"));
+        let long = "x".repeat(5000);
+        let given = [("a", &*long), ("b", &*long)]
+            .map(|(name, reason)| (name.to_owned(), Bytes::copy_from_slice(reason.as_bytes())));
+        assert_eq!(one_reason(&given, false).unwrap().len(), Edit::REASON_MAX);
     }
 }

@@ -428,10 +428,12 @@ impl MtaSide {
         let meaningless = match verdict {
             // Postfix ignores it there, and Sendmail would switch every other filter off.
             Verdict::Discard => greeting || question == Question::Unknown,
-            // The message does not hang on an unknown command.
-            Verdict::Accept => question == Question::Unknown,
+            // There is no message yet: Sendmail ignores it, Postfix crashes at the next MAIL.
+            Verdict::Accept => question == Question::Unknown && !self.stage.in_message(),
             _ => false,
         };
+        // libmilter forgets the unknown command when it is accepted.
+        let stays_reusable = verdict != Verdict::Accept;
         let verdict = if meaningless {
             let code = Reply::from(verdict).code();
             self.complaint = Some(self.error(Fault::Filter, Reason::Forbidden(code)));
@@ -441,12 +443,13 @@ impl MtaSide {
         };
         self.reusable = match question {
             Question::EndOfMessage => verdict == Verdict::Continue,
-            Question::Unknown => true,
+            Question::Unknown => stays_reusable,
             _ => false,
         };
         let ended = question.is_ended_by(&verdict);
         self.mute = match verdict {
             // What was accepted stays so.
+            Verdict::Accept if question == Question::Unknown => Mute::Message,
             _ if question == Question::Unknown => self.mute,
             Verdict::Accept if greeting => Mute::Connection,
             Verdict::Accept | Verdict::Discard if question != Question::EndOfMessage => {

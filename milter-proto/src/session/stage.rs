@@ -73,8 +73,8 @@ impl Question {
     /// discard there is ended by the MTA with an ABORT.
     pub(crate) const fn is_ended_by(self, verdict: &Verdict) -> bool {
         match self {
-            Self::Connect | Self::Helo | Self::Unknown => false,
-            Self::Rcpt => matches!(verdict, Verdict::Accept),
+            Self::Connect | Self::Helo => false,
+            Self::Rcpt | Self::Unknown => matches!(verdict, Verdict::Accept),
             Self::Mail | Self::Data | Self::Header | Self::EndOfHeaders | Self::Body => {
                 !matches!(verdict, Verdict::Continue)
             }

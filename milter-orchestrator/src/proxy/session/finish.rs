@@ -163,8 +163,9 @@ impl Session {
                 && !child.member.shadow
                 && let Some(message) = &mut self.message
             {
-                let reason = bytes::Bytes::from_static(b"not checked, the filter failed");
-                message.quarantine.push((child.member.name.clone(), reason));
+                let name = child.member.name.clone();
+                let reason = format!("not checked, filter {name} failed");
+                message.quarantine.push((name, reason.into()));
             }
         }
         self.conclude(Verdict::Continue, "every filter".to_owned())
@@ -183,11 +184,8 @@ impl Session {
         let mut edits = message.headers.difference();
         let in_header = edits.len();
         edits.extend(message.envelope);
-        if !message.quarantine.is_empty() {
-            let reasons = message.quarantine.iter();
-            let reason = edits::join_reasons(reasons.map(|(name, why)| (name.as_str(), &why[..])));
-            edits.push(Edit::Quarantine { reason });
-        }
+        let reason = edits::one_reason(&message.quarantine, self.is_strict());
+        edits.extend(reason.map(|reason| Edit::Quarantine { reason }));
         self.side.fold_with(self.mta.kind.fold(self.is_strict()));
         let replies = match self.answer_quietly(Position::EndOfMessage, verdict, edits) {
             Ok(replies) => replies,

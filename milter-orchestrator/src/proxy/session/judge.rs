@@ -69,13 +69,17 @@ impl Session {
 
     fn log_client_refused(&self, by: Option<usize>, at: Position, verdict: &Verdict) {
         let by = by.map_or("-", |index| &*self.children[index].member.name);
+        let what = match verdict {
+            Verdict::Accept => "client goes unfiltered",
+            _ => "client refused",
+        };
         tracing::info!(
             listen = %self.shared.listen,
             client = %report::client(self.side.facts()),
             stage = ?at,
             decision = %report::verdict(verdict),
             by,
-            "client refused"
+            "{what}"
         );
     }
 

@@ -16,6 +16,7 @@ use super::Session;
 use crate::counters::Word;
 use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
+use crate::proxy::headers::MtaKind;
 use crate::proxy::plan::{self, Position};
 use crate::proxy::report;
 
@@ -58,6 +59,7 @@ impl Session {
             }
         };
         side.fold_with(fold);
+        let discards = reply == Reply::Discard;
         let answer = side.receive(reply)?;
         if let Some(complaint) = side.take_complaint() {
             tracing::warn!(filter = %child.member.name, error = %complaint, "taken for a continue");
@@ -73,7 +75,15 @@ impl Session {
             (Answer::Progress, None) => {}
             (Answer::Edit(edit), _) => self.edit(index, edit)?,
             (Answer::Skip, _) => self.skip(index),
-            (Answer::Verdict(verdict), _) => self.settle(index, verdict)?,
+            (Answer::Verdict(verdict), asked) => {
+                let at_connect = asked.is_some_and(|asked| asked.at == Position::Connect);
+                self.settle(index, verdict)?;
+                if discards && at_connect && self.is_strict() && self.mta.kind == MtaKind::Sendmail
+                {
+                    // Sendmail asks no filter at all about such a client.
+                    self.children[index].refusal = Some((Position::Connect, Verdict::Accept));
+                }
+            }
         }
         Ok(())
     }
@@ -191,6 +201,9 @@ impl Session {
         let refuses = !matches!(verdict, Verdict::Continue | Verdict::Accept);
         let child = &mut self.children[index];
         if at == Position::Unknown {
+            if let (Verdict::Accept, Some(part)) = (&verdict, &mut child.part) {
+                part.state = State::Done;
+            }
             child.unknown_word = refuses.then_some(verdict);
         } else if refuses {
             child.refusal = Some((at, verdict));

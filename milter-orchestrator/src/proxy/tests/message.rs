@@ -97,7 +97,7 @@ async fn edits_are_seen_by_the_next_segment_and_reach_the_mta_as_one_difference(
             args: Bytes::new(),
         },
         Edit::Quarantine {
-            reason: Bytes::from_static(b"second: odd"),
+            reason: Bytes::from_static(b"odd"),
         },
     ];
     assert_eq!((edits, verdict), (expected, Reply::Continue));

@@ -330,6 +330,14 @@ fn a_filter_that_accepted_hears_of_unknown_commands() {
     }
 }
 
+/// Accepted in a message it ends the filter's part in it, elsewhere it is an acceptance of nothing.
+#[test]
+fn an_unknown_command_is_accepted_with_its_message() {
+    let none = Steps::empty();
+    check(6, none, "CcMcRcUaRTLNBEMcRc", "Cc Mc Rc Ua       Mc Rc");
+    check(6, none, "CcUaMcRc", "Cc Ua Mc Rc");
+}
+
 #[test]
 fn case_126_discard_at_connect() {
     let mut side = agreed(6, Steps::empty());
