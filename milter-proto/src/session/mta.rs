@@ -5,6 +5,11 @@
 //! complete; when [`Sent::then`] holds something, that is sent next. Nothing is ever sent out of
 //! order or to a filter that asked not to be told, because libmilter drops such a command in
 //! silence and the wait for its answer would never end.
+//!
+//! Header fields and body can be told without waiting for each answer ([`MtaSide::send_ahead`]): a
+//! filter reads one command after the other from its socket and cannot tell the difference.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -83,6 +88,11 @@ pub struct MtaSide {
     /// What was offered, and after the negotiation what was agreed.
     options: Offer,
     owed: Option<Question>,
+    /// What is answered after that, in this order: content that was told ahead.
+    ahead: VecDeque<Question>,
+    /// The filter gave its last word on a message while more of it was on the way. libmilter's
+    /// say nothing about the rest, others may: no further answer can be told from those.
+    spent: bool,
     mute: Mute,
     skip_headers: bool,
     skip_body: bool,
@@ -110,6 +120,8 @@ impl MtaSide {
             stage: Stage::Start,
             options,
             owed: None,
+            ahead: VecDeque::new(),
+            spent: false,
             mute: Mute::No,
             skip_headers: false,
             skip_body: false,
@@ -187,10 +199,23 @@ impl MtaSide {
         self.fold = fold;
     }
 
-    /// Whether the filter owes an answer.
+    /// Whether the filter owes an answer, or may.
     #[must_use]
     pub fn answer_owed(&self) -> bool {
-        self.owed.is_some() || self.stage == Stage::Start
+        self.owed.is_some() || self.spent || self.stage == Stage::Start
+    }
+
+    /// How many answers the filter owes, besides that to the offer.
+    #[must_use]
+    pub fn answers_owed(&self) -> usize {
+        usize::from(self.owed.is_some()) + self.ahead.len()
+    }
+
+    /// Whether nothing more can be told on this connection: the filter gave its last word on a
+    /// message while it was told more of it, and what it makes of that is not known.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.spent
     }
 
     /// Whether the filter has accepted what is in hand and will not be asked about it any more.
@@ -240,6 +265,30 @@ impl MtaSide {
                 None => self.put(event, macros),
             },
         }
+    }
+
+    /// Sends a header field, the end of the header, or a piece of the body while answers to such
+    /// are still owed; they come in the order of the events. Whatever is not a `Continue` among
+    /// them, and not the last, ends the use of the connection ([`MtaSide::is_spent`]).
+    ///
+    /// # Errors
+    /// When the event is another, or the answer to another is owed; nothing changes then.
+    pub fn send_ahead(&mut self, event: Event) -> Result<Sent, ProtocolError> {
+        let Some(owed) = self.owed else {
+            return self.send(event, None);
+        };
+        // What is ahead of it is content if the first of it is.
+        let is_content = event.question().is_some_and(Question::is_content);
+        if !is_content || !owed.is_content() {
+            return Err(self.error(Fault::Caller, Reason::AnswerOwed));
+        }
+        let mut commands = Vec::new();
+        if let Some(first) = self.missing_before(&event) {
+            commands = self.put(first, None)?.commands;
+        }
+        let mut sent = self.put(event, None)?;
+        sent.commands.splice(..0, commands);
+        Ok(sent)
     }
 
     /// The end: what to write before closing. May be called at any time.
@@ -389,8 +438,13 @@ impl MtaSide {
             return Ok(Sent::these(commands, Expect::Nothing));
         }
         commands.push(command);
-        self.owed = question.filter(|_| !unanswered);
-        let expect = match self.owed {
+        let question = question.filter(|_| !unanswered);
+        match (question, self.owed) {
+            (Some(question), Some(_)) => self.ahead.push_back(question),
+            (Some(_), None) => self.owed = question,
+            (None, _) => {}
+        }
+        let expect = match question {
             None => Expect::Nothing,
             Some(Question::EndOfMessage) => Expect::EndOfMessage,
             Some(_) => Expect::Verdict,
@@ -423,7 +477,7 @@ impl MtaSide {
 
     /// Ends the question, and the message where the verdict does.
     fn settle(&mut self, question: Question, verdict: Verdict) -> Verdict {
-        self.owed = None;
+        self.owed = self.ahead.pop_front();
         let greeting = matches!(question, Question::Connect | Question::Helo);
         let meaningless = match verdict {
             // Postfix ignores it there, and Sendmail would switch every other filter off.
@@ -447,6 +501,11 @@ impl MtaSide {
             _ => false,
         };
         let ended = question.is_ended_by(&verdict);
+        if self.owed.is_some() && verdict != Verdict::Continue {
+            self.owed = None;
+            self.ahead.clear();
+            self.spent = true;
+        }
         self.mute = match verdict {
             // What was accepted stays so.
             Verdict::Accept if question == Question::Unknown => Mute::Message,
@@ -498,12 +557,12 @@ impl MtaSide {
         match question {
             Question::EndOfMessage => Err(self.error(Fault::Filter, Reason::Forbidden(code))),
             Question::Header => {
-                self.owed = None;
+                self.owed = self.ahead.pop_front();
                 self.skip_headers = true;
                 Ok(Answer::Skip)
             }
             Question::Body => {
-                self.owed = None;
+                self.owed = self.ahead.pop_front();
                 self.skip_body = true;
                 Ok(Answer::Skip)
             }

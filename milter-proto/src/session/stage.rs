@@ -69,6 +69,11 @@ pub(crate) enum Question {
 }
 
 impl Question {
+    /// Whether it is about a part of the message that is told in one go with others.
+    pub(crate) const fn is_content(self) -> bool {
+        matches!(self, Self::Header | Self::EndOfHeaders | Self::Body)
+    }
+
     /// Whether `verdict` ends the message in hand. A refusal at RCPT is about one recipient; a
     /// discard there is ended by the MTA with an ABORT.
     pub(crate) const fn is_ended_by(self, verdict: &Verdict) -> bool {

@@ -1,5 +1,6 @@
 //! Both sides in single steps: order, negotiation, skips, edits, macros.
 
+mod ahead;
 pub(crate) mod captures;
 mod drive;
 mod fuzz;
