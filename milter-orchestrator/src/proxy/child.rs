@@ -26,6 +26,9 @@ use super::spool::{LineEnds, Spool, SpoolError, SpoolLimits};
 use crate::counters::Failure;
 use crate::member::{Member, OnFailure};
 
+/// Answers to content that a filter may owe: more would only fill its memory.
+const ANSWERS_MAX: usize = 1000;
+
 /// What a filter did wrong.
 #[derive(Debug, Error)]
 pub(crate) enum ChildError {
@@ -125,7 +128,8 @@ pub(crate) enum Link {
     Failed,
 }
 
-/// A question that a filter has not answered yet.
+/// A question that a filter has not answered yet; for content that was told ahead of its answers,
+/// the first of several.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// What about.
@@ -409,6 +413,25 @@ impl Child {
             mta,
             filter: self.has(Steps::LEADING_SPACE),
         }
+    }
+
+    /// Whether it can be told more of a message's content before it has answered. One that may skip
+    /// the rest is asked piece by piece, since it would be told what it does not want.
+    pub(crate) fn takes_content_at_once(&self) -> bool {
+        !self.has(Steps::SKIP)
+    }
+
+    /// Whether the answers that are owed are about content of the message in hand, and more of it
+    /// may follow.
+    pub(crate) fn may_be_told_ahead(&self) -> bool {
+        let content = Position::Header(0)..Position::EndOfMessage;
+        let of_content = |asked: &Asked| !asked.leftover && content.contains(&asked.at);
+        self.asked.as_ref().is_some_and(of_content)
+            && self.then.is_none()
+            && self.takes_content_at_once()
+            && self
+                .side()
+                .is_some_and(|side| side.answers_owed() < ANSWERS_MAX)
     }
 
     /// Whether everything before `target` has been told and answered.

@@ -68,6 +68,9 @@ pub struct FilterSide {
     skipping: bool,
     /// For values of header fields that come from elsewhere.
     fold: Option<Fold>,
+    /// The last word on the message was about content: more of it may have been sent before that
+    /// was read.
+    content_over: bool,
     complaint: Option<ProtocolError>,
 }
 
@@ -89,6 +92,7 @@ impl FilterSide {
             steps: VecDeque::new(),
             skipping: false,
             fold: None,
+            content_over: false,
             complaint: None,
         }
     }
@@ -147,6 +151,8 @@ impl FilterSide {
                 self.advance(stage, command);
             }
             Move::Ignore => self.facts.note(&command),
+            // As libmilter's: nobody waits for an answer to it.
+            Move::Refuse if self.content_over && is_content(&command) => {}
             Move::Refuse => {
                 self.complaint = Some(self.error(Fault::Mta, Reason::OutOfOrder(code)));
                 self.drop_message();
@@ -360,6 +366,7 @@ impl FilterSide {
         if question.is_ended_by(&verdict) {
             self.stage = Stage::Client;
             self.skipping = false;
+            self.content_over = question.is_content();
         }
         verdict.into()
     }
@@ -381,6 +388,7 @@ impl FilterSide {
     /// Does what a command that is in order asks for.
     fn advance(&mut self, stage: Stage, command: Command) {
         self.stage = stage;
+        self.content_over = false;
         self.facts.note(&command);
         match command {
             Command::Negotiate(offer) => {
@@ -533,4 +541,12 @@ fn pair_content_lists(mut macros: Vec<(MacroStage, Bytes)>) -> Vec<(MacroStage, 
         (Some(_), Some(_)) | (None, None) => {}
     }
     macros
+}
+
+/// Whether it can have been sent ahead of the answer to content before it.
+fn is_content(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Header(_) | Command::EndOfHeaders | Command::Body(_) | Command::Macros(_)
+    )
 }

@@ -273,9 +273,13 @@ impl MtaSide {
     ///
     /// # Errors
     /// When the event is another, or the answer to another is owed; nothing changes then.
-    pub fn send_ahead(&mut self, event: Event) -> Result<Sent, ProtocolError> {
+    pub fn send_ahead(
+        &mut self,
+        event: Event,
+        macros: Option<&[(Bytes, Bytes)]>,
+    ) -> Result<Sent, ProtocolError> {
         let Some(owed) = self.owed else {
-            return self.send(event, None);
+            return self.send(event, macros);
         };
         // What is ahead of it is content if the first of it is.
         let is_content = event.question().is_some_and(Question::is_content);
@@ -286,7 +290,7 @@ impl MtaSide {
         if let Some(first) = self.missing_before(&event) {
             commands = self.put(first, None)?.commands;
         }
-        let mut sent = self.put(event, None)?;
+        let mut sent = self.put(event, macros)?;
         sent.commands.splice(..0, commands);
         Ok(sent)
     }

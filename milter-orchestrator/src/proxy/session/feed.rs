@@ -103,7 +103,7 @@ impl Session {
             return false;
         };
         if side.answer_owed() || child.asked.is_some() {
-            return false;
+            return self.feed_ahead(index);
         }
         if let Some(Then { at, next, told }) = child.then.take() {
             return self.tell(index, at, next, told);
@@ -121,9 +121,28 @@ impl Session {
         if child.refusal.is_some() || child.accepted || !child.is_active() {
             return false;
         }
-        let Some(position) = child.part.as_ref().map(|part| part.position) else {
+        self.go_on(index)
+    }
+
+    /// The same for a filter that has not answered yet: header fields and body can follow each
+    /// other all the same, but in a strict chain.
+    fn feed_ahead(&mut self, index: usize) -> bool {
+        let child = &self.children[index];
+        let position = child.part.as_ref().map(|part| part.position);
+        let content = Position::Header(0)..Position::EndOfMessage;
+        let follows = position.is_some_and(|position| content.contains(&position))
+            && child.may_be_told_ahead()
+            && child.is_active()
+            && !self.is_strict();
+        follows && self.go_on(index)
+    }
+
+    /// Brings a filter one step further in the message.
+    fn go_on(&mut self, index: usize) -> bool {
+        let Some(part) = &self.children[index].part else {
             return false;
         };
+        let position = part.position;
         match self.next_move(index, position) {
             Move::Tell(_, next)
                 if position < Position::Header(0) && !self.is_clear(index, position, next) =>
@@ -221,6 +240,10 @@ impl Session {
             return Move::Wait;
         };
         let child = &self.children[index];
+        let begun = message.body.len() > 0 || message.end.is_some();
+        if !begun && child.takes_content_at_once() && !self.is_strict() {
+            return Move::Wait;
+        }
         if child.has(Steps::NO_HEADERS) && number < message.view.len() {
             return Move::Pass(Position::Header(message.view.len()));
         }
@@ -312,7 +335,13 @@ impl Session {
             let code = told.event.clone().into_command().code();
             macros_for(side.options(), code, pairs)
         });
-        let sent = match side.send(told.event, macros.as_deref()) {
+        let ahead = child.asked.is_some();
+        let sent = if ahead {
+            side.send_ahead(told.event, macros.as_deref())
+        } else {
+            side.send(told.event, macros.as_deref())
+        };
+        let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 self.fail(index, &ChildError::Protocol(error));
@@ -328,13 +357,15 @@ impl Session {
         } else {
             timeouts.command
         };
-        child.asked = side.answer_owed().then(|| Asked {
-            at,
-            since: now,
-            until: now + allowed,
-            allowed,
-            leftover: false,
-        });
+        if !ahead {
+            child.asked = side.answer_owed().then(|| Asked {
+                at,
+                since: now,
+                until: now + allowed,
+                allowed,
+                leftover: false,
+            });
+        }
         let of_message = at >= Position::Mail;
         match sent.then {
             Some(event) => {

@@ -133,7 +133,8 @@ impl Session {
             plan::decide_on_content(words)
         };
         match decision {
-            Decision::Wait => return Ok(false),
+            Decision::Wait if !self.answers_ahead(at) => return Ok(false),
+            Decision::Wait => self.answer(at, Verdict::Continue)?,
             Decision::Continue if self.can_skip(at) => {
                 if let Some(message) = &mut self.message {
                     message.body_cut = true;
@@ -238,6 +239,22 @@ impl Session {
             recipient.refused = true;
         }
         true
+    }
+
+    /// Whether the MTA need not wait for what filters say to a piece of the content: it takes
+    /// nothing back, and what they say counts at its next question. Except where everybody may
+    /// want no more of the body.
+    fn answers_ahead(&self, at: Position) -> bool {
+        let wants_all = |index: &usize| {
+            let child = &self.children[*index];
+            child.is_active() && child.takes_content_at_once() && !child.has(Steps::NO_BODY)
+        };
+        !self.is_strict()
+            && match at {
+                Position::Header(_) | Position::EndOfHeaders => true,
+                Position::Body(_) => !self.mta.has(Steps::SKIP) || self.order.iter().any(wants_all),
+                _ => false,
+            }
     }
 
     /// Whether nobody needs what is left of the body, in this segment or a later one.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use milter_proto::edit::Edit;
-use milter_proto::session::Answer;
+use milter_proto::session::{Answer, MtaSide};
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Reply, Steps};
 
@@ -22,20 +22,32 @@ use crate::proxy::report;
 
 impl Session {
     /// Takes everything that was read from a filter at once; `more` when an incomplete reply
-    /// follows. With something behind the answer that is owed, the answer itself cannot be trusted:
-    /// it may be a late one to an earlier question.
+    /// follows. With something behind the last answer that is owed, that answer itself cannot be
+    /// trusted: it may be a late one to an earlier question.
     pub(crate) fn replies(&mut self, index: usize, replies: Vec<Reply>, more: bool, now: Instant) {
         self.now = now;
         let is_word = |reply: &Reply| !matches!(reply, Reply::Progress | Reply::Edit(_));
-        let word = replies.iter().position(is_word);
-        let behind = word.map_or(0, |at| replies.len() - 1 - at);
-        if word.is_some() && (behind > 0 || more) {
+        let owed = match &self.children[index].link {
+            Link::Negotiating(..) => 1,
+            Link::Up(side) => side.answers_owed().max(1),
+            // Said while it is being left, and not asked for.
+            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => {
+                self.children[index].kept = None;
+                return;
+            }
+        };
+        let mut words = (0..replies.len()).filter(|at| is_word(&replies[*at]));
+        let last = words.nth(owed - 1);
+        if last.is_some_and(|last| last + 1 < replies.len() || more) {
             self.fail(index, &ChildError::Surplus);
             return;
         }
         for reply in replies {
             if let Err(error) = self.reply(index, reply) {
                 self.fail(index, &error);
+                return;
+            }
+            if self.replace_spent(index) {
                 return;
             }
         }
@@ -52,11 +64,7 @@ impl Session {
         let side = match &mut child.link {
             Link::Negotiating(..) => return self.negotiated(index, reply),
             Link::Up(side) => side,
-            // Said while it is being left, and not asked for.
-            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => {
-                child.kept = None;
-                return Ok(());
-            }
+            Link::Idle | Link::Dialling(_) | Link::Leaving | Link::Failed => return Ok(()),
         };
         side.fold_with(fold);
         let discards = reply == Reply::Discard;
@@ -133,6 +141,18 @@ impl Session {
         let counters = child.member.health.counters();
         counters.answer(asked.at.phase(), word, took);
         child.unproven = false;
+        if child.side().is_some_and(|side| side.answers_owed() > 0) {
+            let until = match asked.leftover {
+                true => asked.until,
+                false => self.now + asked.allowed,
+            };
+            let since = self.now;
+            child.asked = Some(Asked {
+                since,
+                until,
+                ..asked
+            });
+        }
         if asked.leftover {
             return None;
         }
@@ -194,6 +214,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Gives up a connection on which nothing more can be told; what else was read from it is
+    /// about content that does not matter any more. `false` when it is of use.
+    fn replace_spent(&mut self, index: usize) -> bool {
+        let child = &mut self.children[index];
+        if !child.side().is_some_and(MtaSide::is_spent) {
+            return false;
+        }
+        match &child.part {
+            // The next message has begun, and waits for it.
+            Some(part) if part.state == State::Active => self.dial(index),
+            _ => child.leave(),
+        }
+        true
     }
 
     /// Its word on the client, the HELO name or an unknown command, which are of no message.

@@ -1,5 +1,6 @@
 //! The proxy as a whole, between scripted filters on private sockets and a scripted MTA.
 
+mod ahead;
 mod counting;
 mod edit_log;
 mod failing;

@@ -319,6 +319,10 @@ impl World {
             return;
         }
         let at_end = matches!(command, Command::EndOfMessage(_));
+        let is_content = matches!(
+            command,
+            Command::Header(_) | Command::EndOfHeaders | Command::Body(_)
+        );
         let mut replies = Vec::new();
         if at_end {
             replies.push(Reply::Progress);
@@ -338,8 +342,9 @@ impl World {
                 }
                 return;
             }
-            39 if self.dice.once_in(2) => {
-                // The first of them may be a late answer: neither counts.
+            39 if self.dice.once_in(2) && !is_content => {
+                // The first of them may be a late answer: neither counts. (Of two answers to
+                // content, one is taken for the answer to what was told ahead.)
                 replies.extend([Reply::Continue, Reply::Continue]);
                 actor.says.push_back((later, replies));
                 return;

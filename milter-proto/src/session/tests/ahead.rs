@@ -11,7 +11,7 @@ fn check(steps: Steps, before: &str, ahead: &str, replies: &str, expected: &str)
     play(&mut side, before);
     let mut log = String::new();
     for code in ahead.chars() {
-        match side.send_ahead(event(code)) {
+        match side.send_ahead(event(code), None) {
             Ok(sent) => log.extend(sent.commands.iter().map(|c| char::from(c.code()))),
             Err(_) => log.push('!'),
         }
@@ -64,7 +64,7 @@ fn a_last_word_before_the_last_event_spends_the_connection() {
     let mut side = agreed(6, none);
     play(&mut side, "CcMcRcTc");
     for _ in 0..3 {
-        side.send_ahead(event('L')).unwrap();
+        side.send_ahead(event('L'), None).unwrap();
     }
     side.receive(reply('r')).unwrap();
     assert!(side.answer_owed() && side.answers_owed() == 0);
@@ -82,13 +82,46 @@ fn a_skip_ends_its_kind_and_nothing_else() {
     check(skip, "CcMcRcTc", "LLN", "scc", "LLN scc 0");
     let mut side = agreed(6, skip);
     play(&mut side, "CcMcRcTcNc");
-    side.send_ahead(event('B')).unwrap();
-    side.send_ahead(event('B')).unwrap();
+    side.send_ahead(event('B'), None).unwrap();
+    side.send_ahead(event('B'), None).unwrap();
     assert_eq!(side.receive(reply('s')), Ok(Answer::Skip));
-    assert_eq!(side.send_ahead(event('B')).unwrap().commands, []);
+    assert_eq!(side.send_ahead(event('B'), None).unwrap().commands, []);
     assert_eq!(
         side.receive(reply('c')),
         Ok(Answer::Verdict(Verdict::Continue))
     );
     assert_eq!(play(&mut side, "BEc"), "  Ec");
+}
+
+#[test]
+fn a_filter_says_nothing_to_content_that_crossed_its_last_word() {
+    let mut side = FilterSide::new();
+    let tell = |side: &mut FilterSide, code: char| side.receive(command(code)).unwrap();
+    tell(&mut side, 'O');
+    side.accept(&Needs::default()).unwrap();
+    for code in "CH".chars() {
+        tell(&mut side, code);
+        side.greet(Greeting::Continue).unwrap();
+    }
+    for code in "MRTL".chars() {
+        tell(&mut side, code);
+        let last = code == 'L';
+        let verdict = if last {
+            Verdict::Reject
+        } else {
+            Verdict::Continue
+        };
+        side.reply(verdict).unwrap();
+    }
+    for code in "LLNBB".chars() {
+        assert_eq!(tell(&mut side, code), Step::Silent, "{code}");
+        assert!(side.take_complaint().is_none(), "{code}");
+    }
+    // What nobody sends ahead is refused as ever, and a new message is a new one.
+    assert_eq!(tell(&mut side, 'E'), Step::Answer(Reply::TempFail));
+    assert!(side.take_complaint().is_some());
+    assert!(matches!(tell(&mut side, 'M'), Step::Ask(Event::Mail(_))));
+    side.reply(Verdict::Continue).unwrap();
+    assert_eq!(tell(&mut side, 'L'), Step::Tell(Event::Abort));
+    assert_eq!(side.next_step(), Some(Step::Answer(Reply::TempFail)));
 }

@@ -47,6 +47,8 @@ pub(super) struct Filter {
     pub(super) arrived: BytesMut,
     /// It has been asked and has not answered.
     owes: bool,
+    /// The answers that it owes are to content, of which more may come.
+    owes_content: bool,
     pub(super) seen: Seen,
     pub(super) refusals: Vec<Refusal>,
     /// How often each command came in this message.
@@ -88,6 +90,7 @@ impl Filter {
             says: VecDeque::new(),
             arrived: BytesMut::new(),
             owes: false,
+            owes_content: false,
             seen: Seen::default(),
             refusals: Vec::new(),
             counts: HashMap::new(),
@@ -157,7 +160,9 @@ impl Filter {
         if matches!(command, Command::Quit) {
             return self.says.clear();
         }
-        let waited = !self.owes || self.failed;
+        let is_content = matches!(code, b'L' | b'N' | b'B');
+        let ahead = matches!(code, b'L' | b'N' | b'B' | b'D') && self.owes_content;
+        let waited = !self.owes || self.failed || ahead;
         assert!(waited, "told {command:?} while it owed an answer");
         let mut replies = Vec::new();
         let mut step = Some(self.side.receive(command).expect("in order"));
@@ -183,6 +188,7 @@ impl Filter {
         *self.counts.entry(code).or_default() += 1;
         if !replies.is_empty() {
             self.owes = true;
+            self.owes_content = is_content;
             self.say(&replies, now, dice, faults);
         }
     }
@@ -337,6 +343,8 @@ impl Filter {
         }
         let mut at = now + Duration::from_millis(u64::from(dice.roll(40)) * 10);
         let fault = dice.once_in(faults).then(|| fault(dice));
+        // One of two answers to content is taken for the answer to what was told ahead.
+        let fault = fault.filter(|fault| !matches!(fault, Fault::Twice) || !self.owes_content);
         self.failed |= fault.is_some();
         match fault {
             None => {}
