@@ -128,8 +128,7 @@ pub(crate) enum Link {
     Failed,
 }
 
-/// A question that a filter has not answered yet; for content that was told ahead of its answers,
-/// the first of several.
+/// A question that a filter has not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// What about.
@@ -284,6 +283,8 @@ pub(crate) struct Child {
     pub(crate) out: VecDeque<Command>,
     /// What it is asked.
     pub(crate) asked: Option<Asked>,
+    /// What else it was told of content meanwhile, and answers after that.
+    pub(crate) ahead: VecDeque<Position>,
     /// What follows on that.
     pub(crate) then: Option<Then>,
     /// It has been told of the client.
@@ -319,6 +320,7 @@ impl Child {
             kept: None,
             out: VecDeque::new(),
             asked: None,
+            ahead: VecDeque::new(),
             then: None,
             connect_told: false,
             helo_told: 0,
@@ -344,6 +346,7 @@ impl Child {
         self.link = link;
         self.out.clear();
         self.asked = None;
+        self.ahead.clear();
         self.then = None;
         self.connect_told = false;
         self.helo_told = 0;
@@ -416,9 +419,10 @@ impl Child {
     }
 
     /// Whether it can be told more of a message's content before it has answered. One that may skip
-    /// the rest is asked piece by piece, since it would be told what it does not want.
+    /// the rest is asked piece by piece, since it would be told what it does not want; and libmilter
+    /// takes content that follows a refusal for a new message where it expects no MAIL.
     pub(crate) fn takes_content_at_once(&self) -> bool {
-        !self.has(Steps::SKIP)
+        !self.has(Steps::SKIP) && !self.has(Steps::NO_MAIL)
     }
 
     /// Whether the answers that are owed are about content of the message in hand, and more of it
@@ -429,9 +433,7 @@ impl Child {
         self.asked.as_ref().is_some_and(of_content)
             && self.then.is_none()
             && self.takes_content_at_once()
-            && self
-                .side()
-                .is_some_and(|side| side.answers_owed() < ANSWERS_MAX)
+            && self.ahead.len() < ANSWERS_MAX
     }
 
     /// Whether everything before `target` has been told and answered.

@@ -69,6 +69,36 @@ struct Filter {
     generation: u32,
 }
 
+impl Filter {
+    /// Waits for the first thing to happen to it; `written` is set when something was written.
+    fn poll(&mut self, cx: &mut Context<'_>, index: usize, written: &mut bool) -> Poll<Happened> {
+        let wire = match &mut self.line {
+            Line::None => return Poll::Pending,
+            Line::Dialling(dial) => {
+                let dialled = dial.as_mut().poll(cx);
+                return dialled.map(|result| Happened::Dialled(index, result));
+            }
+            Line::Up(wire) => wire,
+        };
+        let broken = match wire.poll_write(cx, now()) {
+            Poll::Ready(Ok(progress)) => {
+                *written |= progress;
+                None
+            }
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => None,
+        };
+        match (wire.poll_read(cx), broken) {
+            (Poll::Ready(Read::Broken(_)) | Poll::Pending, Some(broken)) => {
+                Poll::Ready(Happened::FilterBroken(index, broken))
+            }
+            // What it said before it closed counts.
+            (Poll::Ready(read), _) => Poll::Ready(Happened::Filter(index, read)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    }
+}
+
 /// What happened in a round.
 enum Happened {
     /// The MTA's bytes.
@@ -315,25 +345,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
         let mut written = false;
         let now = now();
         for (index, filter) in self.filters.iter_mut().enumerate() {
-            match &mut filter.line {
-                Line::None => {}
-                Line::Dialling(dial) => {
-                    if let Poll::Ready(result) = dial.as_mut().poll(cx) {
-                        return Poll::Ready(Happened::Dialled(index, result));
-                    }
-                }
-                Line::Up(wire) => {
-                    match wire.poll_write(cx, now) {
-                        Poll::Ready(Ok(progress)) => written |= progress,
-                        Poll::Ready(Err(error)) => {
-                            return Poll::Ready(Happened::FilterBroken(index, error));
-                        }
-                        Poll::Pending => {}
-                    }
-                    if let Poll::Ready(read) = wire.poll_read(cx) {
-                        return Poll::Ready(Happened::Filter(index, read));
-                    }
-                }
+            if let Poll::Ready(happened) = filter.poll(cx, index, &mut written) {
+                return Poll::Ready(happened);
             }
         }
         match self.mta.poll_write(cx, now) {
@@ -399,7 +412,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
             | Happened::FilterBroken(index, Broken(error)) => {
                 self.hang_up(index);
                 let stage = stage_of(session, index);
-                session.lost(index, &ChildError::Stream(stage, error), now());
+                let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+                // Which of the two ways it is noticed in depends on who was faster.
+                let error = if gone.contains(&error.kind()) {
+                    ChildError::Closed(stage)
+                } else {
+                    ChildError::Stream(stage, error)
+                };
+                session.lost(index, &error, now());
             }
             Happened::Mta(_) | Happened::Written | Happened::Due | Happened::Stop => {}
         }

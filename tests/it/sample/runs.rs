@@ -49,6 +49,11 @@ impl Sample {
     /// Starts both, or says why not. `own` is what the orchestrator is told of its filter besides
     /// the command; `{folder}` and `{sample}` stand for paths.
     pub(super) fn start(test: &str, own: &str) -> Option<Self> {
+        Self::start_chain(test, own, false)
+    }
+
+    /// The same in a chain that may be strict.
+    pub(super) fn start_chain(test: &str, own: &str, strict: bool) -> Option<Self> {
         if compiled::libmilter().is_none() {
             skip(test, "libmilter-dev is not installed");
             return None;
@@ -70,6 +75,7 @@ impl Sample {
         direct.wait_until("listening", listens).unwrap();
 
         let text = CONFIGURATION.replace("{own}", own);
+        let text = text.replace("{strict}", &strict.to_string());
         let text = text.replace("{sample}", program.to_str().unwrap());
         let text = text.replace("{folder}", folder.path().to_str().unwrap());
         fs::write(path("orchestrator.toml"), text).unwrap();
@@ -155,6 +161,7 @@ probe_interval = "1h"
 {own}
 [[route]]
 chain = ["sample"]
+strict = {strict}
 "#;
 
 /// The MTA's side of a connection.

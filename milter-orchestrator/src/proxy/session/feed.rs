@@ -357,7 +357,10 @@ impl Session {
         } else {
             timeouts.command
         };
-        if !ahead {
+        if ahead {
+            let owed = side.answers_owed().saturating_sub(1);
+            child.ahead.resize(owed, at);
+        } else {
             child.asked = side.answer_owed().then(|| Asked {
                 at,
                 since: now,

@@ -141,13 +141,14 @@ impl Session {
         let counters = child.member.health.counters();
         counters.answer(asked.at.phase(), word, took);
         child.unproven = false;
-        if child.side().is_some_and(|side| side.answers_owed() > 0) {
+        if let Some(at) = child.ahead.pop_front() {
             let until = match asked.leftover {
                 true => asked.until,
                 false => self.now + asked.allowed,
             };
             let since = self.now;
             child.asked = Some(Asked {
+                at,
                 since,
                 until,
                 ..asked
