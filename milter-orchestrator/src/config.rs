@@ -138,9 +138,11 @@ pub struct Route {
     /// whatever they change. `[]` lets mail pass unfiltered.
     pub chain: Option<Vec<Names>>,
     /// Every event goes to one filter at a time, and to the next one only when it has let it pass,
-    /// as in the MTA itself: a filter behind one that refuses never hears of it. Slower; for
-    /// filters that learn, count or deliver. Otherwise filters work at the same time where none of
-    /// them can change what another one reads.
+    /// as in the MTA itself: a filter behind one that refuses never hears of it, and the MTA has
+    /// the answer to each header field before it sends the next. Slower; for filters that learn,
+    /// count or deliver, and for those that cannot be told a header field before they have answered
+    /// to the one before. Otherwise filters work at the same time where none of them can change
+    /// what another one reads.
     pub strict: bool,
 }
 

@@ -419,8 +419,8 @@ impl Child {
     }
 
     /// Whether it can be told more of a message's content before it has answered. One that may skip
-    /// the rest is asked piece by piece, since it would be told what it does not want; and libmilter
-    /// takes content that follows a refusal for a new message where it expects no MAIL.
+    /// the rest is asked piece by piece, since it would be told what it does not want; and where
+    /// it expects no MAIL, libmilter takes content that follows a refusal for a new message.
     pub(crate) fn takes_content_at_once(&self) -> bool {
         !self.has(Steps::SKIP) && !self.has(Steps::NO_MAIL)
     }

@@ -87,9 +87,9 @@ async fn each_mask_alone() {
     }
 }
 
-/// Combinations, with verdicts, replies, macro lists and edits. Step by step: libmilter remembers for
-/// the whole process what any connection has negotiated away, and then takes what follows a refusal
-/// for a message that begins there.
+/// Combinations, with verdicts, replies, macro lists and edits. Step by step: libmilter remembers
+/// for the whole process what any connection has negotiated away, and then takes what follows a
+/// refusal for a message that begins there.
 #[tokio::test]
 async fn combinations_of_masks() {
     let Some(sample) = Sample::start_chain("combinations_of_masks", BY_ITSELF, true) else {

@@ -1,9 +1,11 @@
 //! What each filter is told next.
 //!
 //! A filter is told one thing at a time, in the order of the session, and the next one when it has
-//! answered. It is told as soon as the MTA has told us, with three exceptions: a recipient goes to
-//! one filter after the other, since it cannot be taken back; content goes to the filters of the
-//! segment whose turn it is; and in a strict chain everything goes to one filter after the other.
+//! answered. It is told as soon as the MTA has told us, with exceptions: a recipient goes to one
+//! filter after the other, since it cannot be taken back; content goes to the filters of the
+//! segment whose turn it is; the header waits for the body, and both are told without waiting for
+//! answers, which takes one round trip instead of one for each field. In a strict chain everything
+//! goes to one filter after the other, step by step.
 
 use std::sync::Arc;
 use std::time::Duration;

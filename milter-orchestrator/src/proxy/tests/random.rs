@@ -319,10 +319,7 @@ impl World {
             return;
         }
         let at_end = matches!(command, Command::EndOfMessage(_));
-        let is_content = matches!(
-            command,
-            Command::Header(_) | Command::EndOfHeaders | Command::Body(_)
-        );
+        let is_content = matches!(command.code(), b'L' | b'N' | b'B');
         let mut replies = Vec::new();
         if at_end {
             replies.push(Reply::Progress);
