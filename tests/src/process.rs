@@ -1,5 +1,5 @@
 //! A process that a test started: in a process group of its own, its output kept, and gone with
-//! everything that it started when the guard is dropped.
+//! everything that it started when it is dropped, or when the test is killed.
 //!
 //! Nothing is ever signalled that was not started here: the group is that of a child that has not
 //! been waited for, so its number cannot have passed to anybody else.
@@ -19,10 +19,14 @@ use tempfile::TempDir;
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Ends a process group when its own standard input ends: with this process, however that ends.
+const GUARD: &str = r#"read -r line; kill -s KILL -- "-$1""#;
+
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    guard: Child,
     output: PathBuf,
     _directory: TempDir,
 }
@@ -36,15 +40,24 @@ impl Process {
         let directory = tempfile::tempdir()?;
         let output = directory.path().join("output");
         let file = File::create(&output)?;
-        let child = command
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
+        let guard = match guard(child.id()) {
+            Ok(guard) => guard,
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(error).context("cannot start the guard of a process");
+            }
+        };
         Ok(Self {
             child,
+            guard,
             output,
             _directory: directory,
         })
@@ -122,8 +135,23 @@ impl Process {
     }
 }
 
+/// Starts what ends a process group after us.
+fn guard(group: u32) -> std::io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", GUARD, "guard"])
+        .arg(group.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        // First, so that it cannot mean a group whose number has passed to somebody else.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
         // The group outlives its leader while anything of it runs.
         if let Ok(pid) = self.pid() {
             let _ = killpg(pid, Signal::SIGKILL);
@@ -157,6 +185,36 @@ mod tests {
         let deadline = Instant::now() + PATIENCE;
         while alive(&grandchild) {
             assert!(Instant::now() < deadline, "{grandchild} still runs");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where the test below is to write whom it has started; it is killed then.
+    const KILLED: &str = "PROCESS_TEST_KILLED";
+
+    /// Not a test of anything unless the variable is set.
+    #[test]
+    fn is_killed() {
+        let Some(file) = std::env::var_os(KILLED) else {
+            return;
+        };
+        let process = Process::start(Command::new("sleep").arg("60")).unwrap();
+        std::fs::write(file, format!("{}\n", process.id())).unwrap();
+        nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn nothing_outlives_a_test_that_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("started");
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "process::tests::is_killed"]);
+        let output = test.env(KILLED, &file).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let started = std::fs::read_to_string(&file).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while alive(started.trim()) {
+            assert!(Instant::now() < deadline, "{started} still runs");
             thread::sleep(Duration::from_millis(10));
         }
     }
