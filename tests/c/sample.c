@@ -358,9 +358,11 @@ static sfsistat on_close(SMFICTX *ctx)
 {
 	struct state *state = smfi_getpriv(ctx);
 
+	/* Whoever did not negotiate only looked whether somebody listens. */
+	if (state == NULL)
+		return SMFIS_CONTINUE;
 	heard(ctx, "close", NULL);
-	if (state != NULL)
-		forget(state);
+	forget(state);
 	smfi_setpriv(ctx, NULL);
 	return SMFIS_CONTINUE;
 }

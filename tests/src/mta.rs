@@ -252,8 +252,27 @@ impl Mta {
     /// # Errors
     /// When the filter breaks the protocol.
     pub async fn send(&mut self, envelope: &Envelope, message: &Message) -> Result<Delivery> {
+        self.send_and(envelope, message, || ()).await
+    }
+
+    /// As [`Self::send`]; does something when the envelope is told, and all else is to come.
+    ///
+    /// # Errors
+    /// When the filter breaks the protocol.
+    pub async fn send_and(
+        &mut self,
+        envelope: &Envelope,
+        message: &Message,
+        in_hand: impl FnOnce(),
+    ) -> Result<Delivery> {
         let mut last = Response::default();
+        let mut in_hand = Some(in_hand);
         for (event, macros) in self.events(envelope, message) {
+            if matches!(event, Event::Data)
+                && let Some(act) = in_hand.take()
+            {
+                act();
+            }
             let stage = format!("{event:?}").chars().take(40).collect::<String>();
             let response = self.client.send(event, macros.as_deref()).await;
             last = response.context(stage)?;

@@ -338,7 +338,7 @@ impl From<&mta::Entry> for Entry {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
 
     use super::*;
     use crate::skip::skip;
@@ -370,9 +370,8 @@ mod tests {
             skip("a private sendmail", &format!("{error:#}"));
             return;
         }
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sink = nobody.local_addr().unwrap();
-        drop(nobody);
+        // Nobody listens there, whoever looks for a free port.
+        let sink = SocketAddr::from((private_address(), 1));
         let entries = [Entry::default(), Entry::default()];
         let sendmail = Sendmail::start(&entries, sink).unwrap();
         let rcpt = REFUSED.map(|address| format!("RCPT TO:<{address}>"));

@@ -18,7 +18,7 @@ const FOUND: &[Do] = &[Do::TakeAll, Do::Say(b"stream: Eicar FOUND\0")];
 const MEGABYTE: usize = 1 << 20;
 
 fn settings(addresses: Vec<Address>) -> Settings {
-    let wait = Duration::from_millis(300);
+    let wait = Duration::from_secs(2);
     Settings {
         addresses,
         order: Order::Listed,
@@ -159,7 +159,7 @@ async fn what_is_no_answer_is_not_clean() {
         "open file ERROR",
     )
     .await;
-    check(&[Do::TakeAll, Do::Hang], "no answer within 300ms").await;
+    check(&[Do::TakeAll, Do::Hang], "no answer within 2s").await;
     check(
         &[Do::TakeAll, Do::Say(b"stream: OK"), Do::Hang],
         "no answer",
@@ -171,8 +171,8 @@ async fn what_is_no_answer_is_not_clean() {
 async fn clamds_that_take_nothing_or_go_away() {
     check(
         &[&[Do::Hang]],
-        &unscanned("no answer within 300ms"),
-        &unscanned("takes no more data for 300ms"),
+        &unscanned("no answer within 2s"),
+        &unscanned("takes no more data for 2s"),
     )
     .await;
     check(
@@ -261,7 +261,10 @@ async fn the_message_is_streamed() {
     for _ in 0..4 {
         scan.body(Bytes::from(vec![b'x'; 50_000])).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Everybody's turn comes, however slowly: all of this is one thread.
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     scan.body(Bytes::from(vec![b'x'; 50_000])).await;
     assert!(matches!(scan.live, Live::Answered(..)));
     assert_eq!(scan.finish().await.finding, infected("Early"));
@@ -279,7 +282,7 @@ async fn a_server_that_hangs_is_asked_last() {
     assert_eq!(scan(&servers, limits(), 10, 10).await, Finding::Clean);
     assert_eq!(order(), second.address);
     // The first probe hangs, the second is answered.
-    for _ in 0..100 {
+    for _ in 0..1500 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if order() == first.address {
             break;
@@ -339,7 +342,7 @@ async fn questions_without_data() {
     check(Request::Version, version, "ClamAV 1.4.6/1/x").await;
     let unknown: &[Do] = &[Do::TakeAll, Do::Say(b"UNKNOWN COMMAND\0")];
     check(Request::Ping, unknown, "clamd reports \"UNKNOWN COMMAND\"").await;
-    check(Request::Ping, &[Do::Hang], "no answer within 300ms").await;
+    check(Request::Ping, &[Do::Hang], "no answer within 2s").await;
 }
 
 /// A server that says nothing takes its chunks one by one: the sum of the waits has a limit.

@@ -214,7 +214,7 @@ mod tests {
     async fn ask(server: &Server) -> Result<Vec<Txt>, DnsError> {
         let options = Options {
             name_servers: vec![server.address],
-            timeout: Duration::from_millis(200),
+            timeout: Duration::from_secs(2),
             attempts: 1,
             ..Options::default()
         };

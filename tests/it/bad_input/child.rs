@@ -29,12 +29,15 @@ socket = "GOOD"
 [milter.bad]
 socket = "BAD"
 on_failure = "POLICY"
-command_timeout = "300ms"
-end_of_message_timeout = "300ms"
+command_timeout = "TIME"
+end_of_message_timeout = "TIME"
 "#;
 
-/// A second, and one more for a machine that has other things to do.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// How long a connection lives after a misdeed at most: much less than a filter has time where it is
+/// closed for what was said, and much more than where it is closed for silence.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// What the log says of silence.
+const SILENT: &str = "no answer";
 
 /// What comes of a misdeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,16 +108,10 @@ fn frames() -> Vec<Row> {
             b'E',
             &[0, 0x10, 0, 0, b'b'],
             Hangs,
-            "no answer",
+            SILENT,
         ),
-        row("drips", b'E', &[0, 0, 0xff, 0, b'h'], Drips, "no answer"),
-        row(
-            "drips early",
-            b'M',
-            &[0, 0, 0xff, 0, b'y'],
-            Drips,
-            "no answer",
-        ),
+        row("drips", b'E', &[0, 0, 0xff, 0, b'h'], Drips, SILENT),
+        row("drips early", b'M', &[0, 0, 0xff, 0, b'y'], Drips, SILENT),
         row("cut off", b'E', &[0, 0, 0, 9, b'h'], Closes, "closed"),
         row(
             "unknown code",
@@ -162,14 +159,14 @@ fn order() -> Vec<Row> {
     let half: &[u8] = b"\0\0\0\x01c\0\0";
     let answer: &[u8] = b"\0\0\0\x01c";
     let offer: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\0\0\0";
-    let mut unasked = row("answers in spite of NR", b'L', answer, Hangs, "no answer");
+    let mut unasked = row("answers in spite of NR", b'L', answer, Hangs, SILENT);
     unasked.misdeed.steps = Steps::NR_HEADER;
     vec![
         row("closes at MAIL", b'M', b"", Closes, "closed"),
         row("closes in the header", b'L', b"", Closes, "closed"),
         row("closes at the end", b'E', b"", Closes, "closed"),
-        row("hangs in the header", b'L', b"", Hangs, "no answer"),
-        row("hangs at the end", b'E', b"", Hangs, "no answer"),
+        row("hangs in the header", b'L', b"", Hangs, SILENT),
+        row("hangs at the end", b'E', b"", Hangs, SILENT),
         row("two answers", b'M', twice, Hangs, "nothing asked for"),
         row(
             "two answers at the end",
@@ -265,11 +262,13 @@ fn edits() -> Vec<Row> {
     ]
 }
 
-fn configuration(good: &Address, bad: &Address, policy: &str) -> String {
+fn configuration(good: &Address, bad: &Address, policy: &str, row: &Row) -> String {
+    let time = if row.log == SILENT { "1s" } else { "30s" };
     CONFIGURATION
         .replace("GOOD", &good.to_string())
         .replace("BAD", &bad.to_string())
         .replace("POLICY", policy)
+        .replace("TIME", time)
 }
 
 async fn check(row: &Row, policy: &str) {
@@ -279,7 +278,7 @@ async fn check(row: &Row, policy: &str) {
     let good = FilterServer::start(&socket, FilterScript::new("good")).await;
     let good = good.unwrap();
     let bad = Hostile::start(row.misdeed.clone()).unwrap();
-    let configuration = configuration(good.address(), &bad.address, policy);
+    let configuration = configuration(good.address(), &bad.address, policy, row);
     let daemon = Daemon::configured("milter-orchestrator", &configuration).unwrap();
     let other = Address::Unix(daemon.directory().join("other.sock"));
     let envelope = Envelope::default();

@@ -7,6 +7,7 @@ use anyhow::Result;
 use bytes::BytesMut;
 use milter_proto::net::Address;
 use milter_proto::wire::{Actions, Offer, Reply, Steps, VERSION};
+use milter_tests::process::PATIENCE;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -82,7 +83,8 @@ impl Hostile {
 
     /// How long connections lived after the misdeed, once one of them is closed.
     pub(super) async fn closed(&self) -> Vec<Duration> {
-        for _ in 0..500 {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             let closed = self
                 .closed
                 .lock()

@@ -3,7 +3,7 @@
 use milter_proto::net::Address;
 use milter_proto::verdict::Verdict;
 use milter_tests::clamd::{SIGNATURE, eicar};
-use milter_tests::mta::{Delivery, Envelope, Message, deliver};
+use milter_tests::mta::{Delivery, Envelope, Message, Mta, deliver};
 use milter_tests::programs::Daemon;
 use milter_tests::skip::skip;
 use nix::sys::signal::Signal;
@@ -141,9 +141,7 @@ async fn our_own_mail_is_signed_and_the_signature_holds() {
 async fn messages_of_one_session_do_not_touch_each_other() {
     let stack = start(true);
     let envelope = Envelope::default();
-    let mut mta = milter_tests::mta::Mta::connect(&stack.address)
-        .await
-        .unwrap();
+    let mut mta = Mta::connect(&stack.address).await.unwrap();
     assert_eq!(mta.greet(&envelope).await.unwrap(), Verdict::Continue);
     for number in 0..6 {
         let refused = number % 3 == 1;
@@ -160,14 +158,12 @@ async fn messages_of_one_session_do_not_touch_each_other() {
 async fn a_stop_lets_the_message_in_hand_finish() {
     let mut stack = start(true);
     let envelope = Envelope::default();
-    let large = message(&"filler\n".repeat(300_000));
-    let sending = deliver(&stack.address, &envelope, &large);
-    let stopping = async {
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-        stack.process.signal(Signal::SIGTERM).unwrap();
-    };
-    let (delivery, ()) = tokio::join!(sending, stopping);
-    let delivery = delivery.unwrap();
+    let large = message(&"filler\n".repeat(100_000));
+    let mut mta = Mta::connect(&stack.address).await.unwrap();
+    assert_eq!(mta.greet(&envelope).await.unwrap(), Verdict::Continue);
+    let stop = || stack.process.signal(Signal::SIGTERM).unwrap();
+    let delivery = mta.send_and(&envelope, &large, stop).await.unwrap();
+    mta.quit().await;
     assert!(delivery.is_taken(), "{delivery:?}");
     let status = tokio::task::spawn_blocking(move || (stack.process.wait().unwrap(), stack));
     let (status, stack) = status.await.unwrap();
@@ -189,7 +185,7 @@ async fn a_foreign_milter_is_asked_like_any_other() {
         site.milter("dkim"),
         socket.display()
     );
-    let mut stack = site.start_with(&text);
+    let stack = site.start_with(&text);
     stack.wait_until_up();
     let ordinary = message("Hello.");
     let delivery = send(&stack, &Envelope::default(), &ordinary).await;

@@ -116,7 +116,7 @@ impl Site {
     pub(crate) fn start(self, sections: &str) -> Stack {
         let milters = self.filters().into_iter().map(|name| self.milter(name));
         let text = self.frame() + &milters.collect::<String>() + sections;
-        let mut stack = self.start_with(&text);
+        let stack = self.start_with(&text);
         stack.wait_until_up();
         stack
     }
@@ -191,7 +191,7 @@ impl Stack {
     }
 
     /// Waits until all milters are up.
-    pub(crate) fn wait_until_up(&mut self) {
+    pub(crate) fn wait_until_up(&self) {
         self.wait_until("all up", |stack| {
             let mut milters = stack.milters().into_iter();
             milters.all(|milter| milter.readiness == Readiness::Ready)
@@ -199,7 +199,7 @@ impl Stack {
     }
 
     /// Waits until `done`, or fails with the log.
-    pub(crate) fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = std::time::Instant::now() + milter_tests::process::PATIENCE;
         while !done(self) {
             let late = std::time::Instant::now() > deadline;

@@ -32,8 +32,9 @@ pub const HOSTNAME: &str = "mx.equal.test";
 pub const REFUSED: [&str; 2] = ["nobody@equal.test", "later@equal.test"];
 
 /// Starts the server and, when its standard input is closed, stops it and removes its folder.
-const HOLDER: &str =
-    r#""$0" -c "$1/etc" start-fg & read -r line; "$0" -c "$1/etc" stop; wait; rm -rf "$1""#;
+/// Postfix's own accounts must be able to read, whatever the umask.
+const HOLDER: &str = r#"umask 022; chmod -R a+rX "$1/etc" "$1/queue"
+"$0" -c "$1/etc" start-fg & read -r line; "$0" -c "$1/etc" stop; wait; rm -rf "$1""#;
 
 /// Services of every Postfix: name, type, private, process limit, program.
 const SERVICES: &[&str] = &[

@@ -237,7 +237,7 @@ async fn an_abort_ends_the_message_everywhere_and_the_next_one_is_clean() {
 
 #[tokio::test]
 async fn an_abort_while_a_filter_is_at_work_is_not_answered() {
-    let slow = Filter::new("slow").on_nth('E', 0, Act::after(2000, Act::Say(vec![Reply::Reject])));
+    let slow = Filter::new("slow").on_nth('E', 0, Act::after(1500, Act::Say(vec![Reply::Reject])));
     let stage = Stage::new(vec![vec![slow, Filter::new("quick")]]);
     let mut mta = stage.mta().await;
     mta.greet().await;

@@ -41,7 +41,7 @@ fn serves(bound: &Bound, mut client: impl Write) -> bool {
             Box::new(stream) as Box<dyn Read>
         }),
     };
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
         if let Ok(mut stream) = accept() {
             let mut byte = [0];

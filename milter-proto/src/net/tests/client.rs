@@ -67,7 +67,7 @@ async fn drives_our_own_server() {
     assert_eq!(server.stop().await.connections, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn events_without_answers_are_collected() {
     let (near, mut far) = duplex(1 << 20);
     let nr = b"O\0\0\0\x06\0\0\0\0\0\x0f\xf0\x80";
@@ -121,7 +121,7 @@ async fn misbehaves(first: &[&[u8]], more: &[u8], closes: bool) -> DialError {
     error
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn filters_that_misbehave() {
     let reason = |error: DialError| match error {
         DialError::Protocol(error) => (error.fault, error.reason),

@@ -58,7 +58,7 @@ impl Message {
                     Verdict::Accept
                 }
                 "doze" => {
-                    tokio::time::sleep(Duration::from_millis(350)).await;
+                    tokio::time::sleep(Duration::from_secs(2)).await;
                     Verdict::Continue
                 }
                 "nap" => {

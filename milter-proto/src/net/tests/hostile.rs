@@ -163,7 +163,7 @@ async fn case_084_bytes_that_drip() {
     mta.expect_close().await;
     // Each frame has its own time: three slow ones take longer than that together.
     let limits = Limits {
-        frame_time: Duration::from_secs(1),
+        frame_time: Duration::from_secs(3),
         ..Limits::default()
     };
     let server = Server::start(limits).await;
@@ -171,7 +171,7 @@ async fn case_084_bytes_that_drip() {
     mta.greet().await;
     mta.send(b"\0\0\0").await;
     for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(450)).await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
         mta.send(b"\x03Hx\0\0\0\0").await;
     }
     mta.expect(&[&b"c"[..]; 3]).await;

@@ -15,7 +15,7 @@ use crate::wire::{Actions, Steps};
 fn quick() -> Limits {
     Limits {
         stage: Duration::from_millis(100),
-        finish: Duration::from_millis(700),
+        finish: Duration::from_secs(5),
         progress: Duration::from_millis(100),
         ..Limits::default()
     }
