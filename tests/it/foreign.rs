@@ -1,5 +1,5 @@
-//! Filters of others, and milter-dkim as if it were one, behind the orchestrator do what they do when
-//! Postfix asks them itself: real messages, through a real Postfix, on both ways.
+//! Filters of others, and milter-dkim as if it were one, behind the orchestrator do what they do
+//! when Postfix asks them itself: real messages, through a real Postfix, on both ways.
 
 mod both;
 mod dkim;
