@@ -98,6 +98,16 @@ label! {
 }
 
 label! {
+    /// How a connection to a filter came about.
+    Link {
+        /// It was made, and negotiated.
+        New,
+        /// It was kept from an earlier client (`pool`).
+        Kept,
+    }
+}
+
+label! {
     /// What a filter was asked about.
     Phase {
         /// The client.
@@ -241,6 +251,7 @@ struct InPhase {
 /// The numbers of one filter: for those who count.
 #[derive(Debug)]
 pub struct Counters {
+    links: Row<{ Link::COUNT }>,
     messages: Row<{ Word::COUNT }>,
     fallbacks: Row<4>,
     failures: Row<{ Failure::COUNT }>,
@@ -252,6 +263,7 @@ pub struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         Self {
+            links: Row::default(),
             messages: Row::default(),
             fallbacks: Row::default(),
             failures: Row::default(),
@@ -263,6 +275,11 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// A connection for a client.
+    pub fn link(&self, link: Link) {
+        self.links.add(link, 1);
+    }
+
     /// An answer to something, and how long it took.
     pub fn answer(&self, phase: Phase, word: Word, took: Duration) {
         if let Some(in_phase) = self.phases.get(phase.number()) {
@@ -331,6 +348,7 @@ impl Counters {
         // About a message nobody says that.
         messages_total.remove(&Word::Skip);
         Counts {
+            connections_total: self.links.read(),
             messages_total,
             fallback_total: self.fallbacks.read(),
             failures_total: self.failures.read(),
@@ -351,6 +369,8 @@ fn sum<const N: usize>(row: &Row<N>) -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
+    /// Connections to it for clients of an MTA, by how they came about; probes are not among them.
+    pub connections_total: BTreeMap<Link, u64>,
     /// Messages by the filter's own word on them; one that failed, or that the MTA gave up before
     /// the filter had a word, is not among them, nor is any of a shadow.
     pub messages_total: BTreeMap<Word, u64>,
@@ -422,6 +442,7 @@ mod tests {
         check::<Failure>();
         check::<Change>();
         check::<Phase>();
+        check::<Link>();
         check::<OnFailure>();
     }
 
@@ -453,6 +474,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_read_under_its_name() {
         let counters = Counters::default();
+        counters.link(Link::Kept);
         counters.message(Word::Tempfail);
         counters.fallback(OnFailure::Quarantine);
         counters.failure(Failure::Desync);
@@ -460,6 +482,8 @@ mod tests {
         counters.replay();
         let json = serde_json::to_value(counters.read()).unwrap();
         for (path, count) in [
+            ("/connections_total/new", 0),
+            ("/connections_total/kept", 1),
             ("/messages_total/tempfail", 1),
             ("/messages_total/continue", 0),
             ("/fallback_total/quarantine", 1),

@@ -218,6 +218,14 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 
 static sfsistat on_connect(SMFICTX *ctx, char *host, _SOCK_ADDR *address)
 {
+	if (smfi_getpriv(ctx) == NULL) {
+		/* Another client on a connection that was kept: nothing is negotiated anew. */
+		struct state *state = read_script();
+
+		if (state != NULL)
+			state->steps = mask(state, "steps");
+		smfi_setpriv(ctx, state);
+	}
 	heard(ctx, "connect", host, address == NULL ? "unknown" :
 	    address->sa_family == AF_INET ? "inet" : "other", NULL);
 	return answer(ctx, "connect", SMFIP_NR_CONN);

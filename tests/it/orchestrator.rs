@@ -2,4 +2,5 @@
 
 mod chain;
 mod failure;
+mod pool;
 pub(crate) mod stack;

@@ -4,4 +4,5 @@
 mod limit;
 mod many;
 mod masks;
+mod pool;
 mod runs;

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use milter_orchestrator::control::{self, Answer, Question};
+use milter_orchestrator::counters::Counts;
 use milter_proto::edit::Edit;
 use milter_proto::message::{self, Connection, Header};
 use milter_proto::net::{Address, Client, Timeouts};
@@ -99,6 +101,15 @@ impl Sample {
     /// What the orchestrator wrote.
     pub(super) fn output(&self) -> String {
         self.orchestrator.output()
+    }
+
+    /// What the orchestrator has counted of it.
+    pub(super) fn counts(&self) -> Counts {
+        let socket = self.folder.path().join("control.sock");
+        match control::ask(&socket, &Question::Status).unwrap() {
+            Answer::Status(mut status) => status.milters.remove(0).counts,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Sets what the filter does on connections from now on.

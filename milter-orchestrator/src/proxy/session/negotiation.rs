@@ -11,6 +11,7 @@ use milter_proto::session::{MtaSide, ProtocolError};
 use milter_proto::wire::{Actions, Offer, Reply, Steps};
 
 use super::Session;
+use crate::counters;
 use crate::member::{Negotiated, OnFailure};
 use crate::proxy::child::{Child, ChildError, Link};
 use crate::proxy::offer::{self, Wish};
@@ -55,6 +56,7 @@ impl Session {
             return;
         }
         child.unproven = true;
+        child.member.health.counters().link(counters::Link::Kept);
         child.link = Link::Up(side);
         if let Err(error) = self.welcome(index) {
             self.fail(index, &error);
@@ -96,10 +98,9 @@ impl Session {
         }
         let options = side.options();
         self.shared.remember(&child.member.name, options);
-        child
-            .member
-            .health
-            .note_negotiated(Negotiated::from(options));
+        let health = &child.member.health;
+        health.note_negotiated(Negotiated::from(options));
+        health.counters().link(counters::Link::New);
         child.link = Link::Up(side);
         self.welcome(index)
     }
