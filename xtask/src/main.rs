@@ -119,6 +119,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    workspace::make_ordinary();
     let done = match Command::parse() {
         Command::Run { no_install, dir } => run::run(dir, !no_install),
         Command::Demo {

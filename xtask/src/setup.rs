@@ -1,10 +1,11 @@
 //! `cargo xtask setup`: the Debian packages that the other commands need.
 //!
 //! Installs with apt when run as root, after saying what; otherwise it says what to install. No
-//! service is started, no question asked, an existing configuration left alone. Two runs may go
-//! side by side: one waits for the other. It never removes or upgrades anything. sendmail alone is
-//! not installed but unpacked into the build folder, by anybody.
+//! service is started, nothing is left running, no question asked, an existing configuration left
+//! alone. Two runs may go side by side: one waits for the other. It never removes or upgrades
+//! anything. sendmail alone is not installed but unpacked into the build folder, by anybody.
 
+mod leftovers;
 mod sendmail;
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
+use self::leftovers::Leftovers;
 use crate::terminal::say;
 use crate::workspace;
 
@@ -233,6 +235,7 @@ fn install_packages(missing: &[Tool]) -> Result<()> {
     if packages.contains(&POSTFIX.package) {
         leave_postfix_unconfigured()?;
     }
+    let _leftovers = Leftovers::begin()?;
     let _no_services = NoServices::begin()?;
     let install = || {
         let mut apt = apt("install");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::stat::{Mode, umask};
 use serde_json::Value;
 
 /// The root folder of the workspace: the parent of this crate's.
@@ -16,10 +17,25 @@ pub(crate) fn root() -> PathBuf {
     own.parent().map_or_else(|| own.clone(), Path::to_owned)
 }
 
+/// Longest path of the folder for temporary files: those of sockets have 108 octets.
+const TEMPORARY_MAX: usize = 40;
+
+/// Undoes what a user may have set for good reasons of his own and what servers could not do with,
+/// for this process and all that it starts: a umask that keeps files from the accounts of mail
+/// servers, and a folder for temporary files that is too deep for sockets.
+pub(crate) fn make_ordinary() {
+    umask(Mode::from_bits_truncate(0o022));
+    if std::env::temp_dir().as_os_str().len() > TEMPORARY_MAX {
+        // It is the first word on that, which is the one that counts.
+        let _ = tempfile::env::override_temp_dir(Path::new("/tmp"));
+    }
+}
+
 /// `cargo`, the same that runs us, in the root folder.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    cargo.env("TMPDIR", tempfile::env::temp_dir());
     // Set by `cargo run` for this crate; the builds that we start are of others.
     cargo.env_remove("CARGO_MANIFEST_DIR");
     cargo
