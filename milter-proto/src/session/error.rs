@@ -49,6 +49,9 @@ pub enum Reason {
     /// A command that has no place at this stage.
     #[error("'{}' is out of order", char::from(*.0))]
     OutOfOrder(u8),
+    /// More of them than any MTA sends by mistake.
+    #[error("more than {0} commands out of order")]
+    TooManyOutOfOrder(usize),
     /// Something was sent or asked while an answer is owed.
     #[error("an answer is still owed")]
     AnswerOwed,

@@ -72,6 +72,8 @@ pub struct FilterSide {
     /// was read.
     content_over: bool,
     complaint: Option<ProtocolError>,
+    /// Commands out of order since the last MAIL that was in order.
+    refused: usize,
 }
 
 impl Default for FilterSide {
@@ -81,6 +83,9 @@ impl Default for FilterSide {
 }
 
 impl FilterSide {
+    /// Commands out of order for each message, at most: every one of them is a line in a log.
+    pub const REFUSED_MAX: usize = 100;
+
     /// Waits for the negotiation.
     #[must_use]
     pub fn new() -> Self {
@@ -94,6 +99,7 @@ impl FilterSide {
             fold: None,
             content_over: false,
             complaint: None,
+            refused: 0,
         }
     }
 
@@ -138,13 +144,17 @@ impl FilterSide {
     /// When an answer is still owed, and when the command cannot be part of a conversation at all
     /// (no negotiation, or a second one): the connection must be closed then. A command that is
     /// merely out of order is answered with a temporary failure, and the message in hand is
-    /// dropped.
+    /// dropped; more than [`Self::REFUSED_MAX`] of them in one message are an error too.
     pub fn receive(&mut self, command: Command) -> Result<Step, ProtocolError> {
         if self.answer_owed() || !self.steps.is_empty() {
             return Err(self.error(Fault::Caller, Reason::AnswerOwed));
         }
         let code = command.code();
-        match follow(self.stage, &command, self.facts.steps) {
+        let followed = follow(self.stage, &command, self.facts.steps);
+        if matches!((code, &followed), (b'M', Move::Go(_) | Move::Restart(_))) {
+            self.refused = 0;
+        }
+        match followed {
             Move::Go(stage) => self.advance(stage, command),
             Move::Restart(stage) => {
                 self.drop_message();
@@ -154,6 +164,11 @@ impl FilterSide {
             // As libmilter's: nobody waits for an answer to it.
             Move::Refuse if self.content_over && is_content(&command) => {}
             Move::Refuse => {
+                self.refused += 1;
+                if self.refused > Self::REFUSED_MAX {
+                    let reason = Reason::TooManyOutOfOrder(Self::REFUSED_MAX);
+                    return Err(self.error(Fault::Mta, reason));
+                }
                 self.complaint = Some(self.error(Fault::Mta, Reason::OutOfOrder(code)));
                 self.drop_message();
                 self.refuse(command);

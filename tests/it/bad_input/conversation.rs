@@ -348,6 +348,13 @@ fn early() -> Vec<Case> {
             "'L' is out of",
         ),
         case(
+            "ends without end",
+            Negotiation,
+            &frame(b'E', b"").repeat(500),
+            Closed,
+            "more than 100",
+        ),
+        case(
             "abort, abort, abort",
             Negotiation,
             &frame(b'A', b"").repeat(3),

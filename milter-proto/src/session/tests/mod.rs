@@ -163,6 +163,21 @@ fn out_of_order_is_answered_and_drops_the_message() {
 }
 
 #[test]
+fn out_of_order_again_and_again_is_an_error() {
+    let (mut side, _) = negotiated(&Offer::full(), &Needs::default());
+    run(&mut side, "C");
+    for _ in 0..3 {
+        run(&mut side, "M");
+        run(&mut side, &"T".repeat(FilterSide::REFUSED_MAX));
+    }
+    let error = side.receive(command('T')).unwrap_err();
+    assert_eq!(
+        error.reason,
+        Reason::TooManyOutOfOrder(FilterSide::REFUSED_MAX)
+    );
+}
+
+#[test]
 fn stages_left_out_and_stages_without_replies() {
     let envelope = Steps::NO_CONNECT | Steps::NO_HELO | Steps::NO_MAIL | Steps::NO_RCPT;
     check(envelope, "TLNBE", "Tc Lc Nc Bc Ec");
