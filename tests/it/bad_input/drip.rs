@@ -113,19 +113,21 @@ async fn a_command_that_drips_is_not_waited_for() {
         let delivery = innocent.send(&envelope, &message).await.unwrap();
         assert!(delivery.is_taken(), "{}: {delivery:?}", subject.name);
         innocent.quit().await;
-        let log = daemon.process.output();
         let says = [
             "a frame was not complete after 1 s",
             "did not complete a command, for 1 s",
         ];
         let told = |line: &&str| says.iter().any(|says| line.contains(says));
-        let lines = log.lines().filter(told).collect::<Vec<_>>();
-        let named = lines.iter().all(|line| line.contains("\"peer\":"));
-        assert!(
-            lines.len() >= DRIPS.len() && named,
-            "{}:\n{log}",
-            subject.name
-        );
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = daemon.process.output();
+            let lines: Vec<&str> = log.lines().filter(told).collect();
+            if lines.len() >= DRIPS.len() && lines.iter().all(|line| line.contains("\"peer\":")) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}:\n{log}", subject.name);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -133,15 +135,22 @@ async fn a_command_that_drips_is_not_waited_for() {
 #[tokio::test]
 async fn an_mta_that_takes_no_answers_is_not_waited_for() {
     for subject in SUBJECTS {
-        let running = subject.with_stall_timeout("1s").await;
-        let stream = begin(&running.daemon.address, After::Negotiation).await;
+        let mut running = subject.with_stall_timeout("1s").await;
+        let stream = begin(&running.daemon.address, After::Header).await;
         let (_read, mut write) = stream.into_split();
-        let questions = frame(b'E', b"").repeat(10_000);
+        let name = frame(b'H', b"client.example.net\0");
+        let mail = [
+            frame(b'M', b"<a@example.net>\0"),
+            frame(b'R', b"<b@example.org>\0"),
+        ];
+        let end = [frame(b'N', b""), frame(b'E', b"")];
+        let message = [name, mail.concat(), end.concat()].concat();
+        let questions = message.repeat(1000);
         let closed = timeout(PATIENCE, async {
             while write.write_all(&questions).await.is_ok() {}
         });
         assert!(closed.await.is_ok(), "{}: still open", subject.name);
-        let log = running.daemon.process.output();
-        assert!(!log.contains("panicked"), "{}", subject.name);
+        let process = &mut running.daemon.process;
+        process.wait_until_said("took nothing").unwrap();
     }
 }
