@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
 use milter_proto::daemon::config::nearest;
@@ -114,7 +115,10 @@ pub fn redraw(settings: &Settings, known: &Known) -> Result<Blueprint, ConfigErr
         control: control.to_owned(),
         directory: settings.supervisor.directory.clone(),
         pace: pace(&settings.supervisor)?,
-        limits: limits(&settings.limits)?,
+        limits: Limits {
+            sendmail_headers: sendmail_headers(&settings.sendmail.headers)?,
+            ..limits(&settings.limits)?
+        },
         warnings,
     })
 }
@@ -181,6 +185,33 @@ fn limits(limits: &config::Limits) -> Result<Limits, ConfigError> {
         }),
         ..Limits::default()
     })
+}
+
+/// Nobody knows what Sendmail makes of fewer or more of its own fields.
+fn sendmail_headers(names: &[String]) -> Result<Arc<[Bytes]>, ConfigError> {
+    let path = "sendmail.headers";
+    let received = names
+        .iter()
+        .filter(|name| name.eq_ignore_ascii_case("Received"));
+    if received.count() != 1 {
+        return Err(ConfigError::at(path, "Sendmail writes Received once").help(
+            "write the names of the lines of sendmail.cf that begin with H, in their order",
+        ));
+    }
+    let is_name = |name: &String| {
+        let is_legal = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+        !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(is_legal)
+    };
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        return Err(
+            ConfigError::at(path, format!("{name:?} is no name of a header field"))
+                .help("write the name alone, without flags and colon"),
+        );
+    }
+    Ok(names
+        .iter()
+        .map(|name| Bytes::copy_from_slice(name.as_bytes()))
+        .collect())
 }
 
 fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {

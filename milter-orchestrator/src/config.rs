@@ -34,6 +34,8 @@ pub struct Settings {
     pub supervisor: Supervisor,
     /// How much of everything a message may have on its way through.
     pub limits: Limits,
+    /// What a Sendmail in front of us does not tell of itself.
+    pub sendmail: Sendmail,
     /// User, group, and the time to stop.
     pub process: Process,
     /// What is logged, and how.
@@ -244,6 +246,26 @@ impl Default for Supervisor {
             probe_interval: Seconds::from_secs(2),
             probe_timeout: Seconds::from_secs(2),
             hang_timeout: Seconds::from_secs(10),
+        }
+    }
+}
+
+/// What a Sendmail in front of us does not tell of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sendmail {
+    /// The fields of the `H` lines of its configuration, in their order: where a filter's new
+    /// header field goes is counted from the first of them. To be changed with `sendmail.cf` only.
+    pub headers: Vec<String>,
+}
+
+impl Default for Sendmail {
+    fn default() -> Self {
+        Self {
+            headers: crate::proxy::stock_headers()
+                .iter()
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect(),
         }
     }
 }

@@ -247,6 +247,11 @@ fn directories_and_control_sockets_must_be_usable() {
     assert_eq!(mistake(stall).0, "limits.stall_timeout");
     let finish = |s: &mut Settings| s.limits.finish_timeout = Seconds::default();
     assert_eq!(mistake(finish).0, "limits.finish_timeout");
+    let headers = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let no_received = |s: &mut Settings| s.sendmail.headers = headers(&["Date", "From"]);
+    assert_eq!(mistake(no_received).0, "sendmail.headers");
+    let flags = |s: &mut Settings| s.sendmail.headers = headers(&["?D?Date:", "Received"]);
+    assert_eq!(mistake(flags).0, "sendmail.headers");
     let never = |s: &mut Settings| s.supervisor.probe_interval = Seconds::default();
     assert_eq!(mistake(never).0, "supervisor.probe_interval");
 }

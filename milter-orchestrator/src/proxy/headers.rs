@@ -12,6 +12,7 @@
 //! over its limits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use milter_proto::edit::{Edit, Fold};
@@ -46,17 +47,21 @@ impl MtaKind {
 
 /// Fields that Sendmail's list begins with, before those of the client: the templates of its stock
 /// configuration. Received is its own; others are made up where the client sent none.
-const SENDMAIL_TEMPLATES: [&[u8]; 9] = [
-    b"Return-Path",
-    RECEIVED,
-    b"Resent-Date",
-    b"Date",
-    b"Resent-From",
-    b"From",
-    b"Full-Name",
-    b"Resent-Message-Id",
-    b"Message-Id",
-];
+#[must_use]
+pub fn stock_headers() -> Arc<[Bytes]> {
+    let names: [&[u8]; 9] = [
+        b"Return-Path",
+        RECEIVED,
+        b"Resent-Date",
+        b"Date",
+        b"Resent-From",
+        b"From",
+        b"Full-Name",
+        b"Resent-Message-Id",
+        b"Message-Id",
+    ];
+    names.into_iter().map(Bytes::from_static).collect()
+}
 
 /// The field that both MTAs add at the top.
 const RECEIVED: &[u8] = b"Received";
@@ -170,8 +175,9 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// A header without any field yet.
-    pub(crate) fn new(kind: MtaKind, limits: HeaderLimits) -> Self {
+    /// A header without any field yet; `sendmail` are the names of the fields that Sendmail's list
+    /// begins with.
+    pub(crate) fn new(kind: MtaKind, limits: HeaderLimits, sendmail: &[Bytes]) -> Self {
         let mut headers = Self {
             kind,
             limits,
@@ -180,16 +186,18 @@ impl Headers {
             ordinals: HashMap::new(),
             bytes: 0,
         };
-        let before: &[&'static [u8]] = match kind {
-            MtaKind::Postfix => &[RECEIVED],
-            MtaKind::Sendmail => &SENDMAIL_TEMPLATES,
+        let own = [Bytes::from_static(RECEIVED)];
+        let before = match kind {
+            MtaKind::Postfix => &own,
+            MtaKind::Sendmail => sendmail,
         };
         for (number, name) in before.iter().enumerate() {
-            let origin = match *name {
-                RECEIVED => Origin::Own,
-                _ => Origin::Template { given: false },
+            let origin = if name.eq_ignore_ascii_case(RECEIVED) {
+                Origin::Own
+            } else {
+                Origin::Template { given: false }
             };
-            headers.create(Header::new(*name, Bytes::new()), origin, number);
+            headers.create(Header::new(name.clone(), Bytes::new()), origin, number);
         }
         headers
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::headers::HeaderLimits;
+use bytes::Bytes;
+
+pub use super::headers::{HeaderLimits, stock_headers};
 pub use super::spool::{SpoolBudget, SpoolLimits};
 
 /// Limits of one connection of an MTA.
@@ -40,6 +42,8 @@ pub struct Limits {
     pub recipient_bytes: usize,
     /// Of the header.
     pub header: HeaderLimits,
+    /// Names of the fields that Sendmail's list begins with, its own Received among them.
+    pub sendmail_headers: Arc<[Bytes]>,
     /// Of the body.
     pub spool: Arc<SpoolLimits>,
 }
@@ -61,6 +65,7 @@ impl Default for Limits {
             recipients: 50_000,
             recipient_bytes: 16 << 20,
             header: HeaderLimits::default(),
+            sendmail_headers: stock_headers(),
             spool: Arc::new(SpoolLimits::default()),
         }
     }

@@ -161,7 +161,7 @@ impl Message {
             recipients: Vec::new(),
             recipient_bytes: 0,
             data: None,
-            headers: Headers::new(kind, limits.header),
+            headers: Headers::new(kind, limits.header, &limits.sendmail_headers),
             view: Vec::new(),
             seen: Snapshot::default(),
             header_complete: false,

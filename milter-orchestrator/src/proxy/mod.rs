@@ -44,7 +44,7 @@ use milter_proto::wire::Offer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::connection::ConnectionError;
-pub use self::limits::{HeaderLimits, Limits, SpoolBudget, SpoolLimits};
+pub use self::limits::{HeaderLimits, Limits, SpoolBudget, SpoolLimits, stock_headers};
 use self::pool::Pool;
 use crate::route::Routes;
 

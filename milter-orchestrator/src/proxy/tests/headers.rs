@@ -81,7 +81,7 @@ fn show(headers: &Headers) -> Vec<String> {
 }
 
 fn model(kind: MtaKind, fields: &[(String, String)]) -> Headers {
-    let mut headers = Headers::new(kind, HeaderLimits::default());
+    let mut headers = Headers::new(kind, HeaderLimits::default(), &stock_headers());
     for (name, value) in fields {
         headers
             .receive(Header::new(name.clone(), value.clone()))
@@ -309,12 +309,12 @@ fn limits_hold_for_fields_and_bytes_and_edits() {
         fields: 3,
         bytes: 20,
     };
-    let mut headers = Headers::new(MtaKind::Postfix, limits);
+    let mut headers = Headers::new(MtaKind::Postfix, limits, &stock_headers());
     headers.receive(Header::new("A", "1")).unwrap();
     headers.receive(Header::new("B", "1")).unwrap();
     let error = headers.receive(Header::new("C", "1")).unwrap_err();
     assert!(error.to_string().contains("3 fields"), "{error}");
-    let mut headers = Headers::new(MtaKind::Postfix, limits);
+    let mut headers = Headers::new(MtaKind::Postfix, limits, &stock_headers());
     headers.receive(Header::new("A", "1234567890")).unwrap();
     let seen = headers.snapshot();
     let change = [Edit::change(1, "A", "1234567890")];
@@ -370,4 +370,27 @@ fn check_random(names: &[u8], filters: &Filters) {
     written.apply(&difference);
     assert_eq!(show(&headers), chain.show(), "model against chain");
     assert_eq!(written.show(), chain.show(), "{difference:?}");
+}
+
+#[test]
+fn positions_are_counted_from_the_fields_that_sendmail_begins_with() {
+    let names = ["Return-Path", "X-Local", "received", "Date"].map(Bytes::from);
+    let mut headers = Headers::new(MtaKind::Sendmail, HeaderLimits::default(), &names);
+    for name in ["A", "B"] {
+        headers.receive(Header::new(name, "1")).unwrap();
+    }
+    let seen = headers.snapshot();
+    let below_a = Edit::insert(4, "X", "below A");
+    let edits = [
+        Edit::add("Date", "d"),
+        Edit::add("From", "f"),
+        below_a.clone(),
+    ];
+    headers.apply(&seen, Looked::AtHeader, &edits).unwrap();
+    let expected = [Edit::add("Date", "d"), below_a, Edit::add("From", "f")];
+    assert_eq!(headers.difference(), expected);
+    let below_received = Edit::insert(2, "Y", "below Received");
+    let edits = [below_received.clone()];
+    headers.apply(&seen, Looked::AtHeader, &edits).unwrap();
+    assert!(headers.difference().contains(&below_received));
 }
