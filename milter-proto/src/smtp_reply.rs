@@ -64,8 +64,8 @@ impl SmtpReply {
 
     /// Reads what a filter sent (the payload of `SMFIR_REPLYCODE` without its NUL) and puts it in
     /// order: a lone `%` means itself and is doubled, as Postfix would have the client see it (to
-    /// Sendmail it would make a 5xx of any reply); an enhanced code of another class is dropped,
-    /// control and 8-bit characters become `?`, lines over the limit go on in further ones.
+    /// Sendmail it would make a 5xx of any reply); an enhanced code of another class is dropped
+    /// (where Postfix would take a digit for one, the general code stands before it), control and 8-bit characters become `?`, lines over the limit go on in further ones.
     ///
     /// # Errors
     /// When it does not begin with a 4xx or 5xx code, its lines have different codes, or there are
@@ -195,12 +195,19 @@ fn render(code: u16, enhanced: &str, lines: &[&[u8]]) -> Result<SmtpReply, Inval
     let room = SmtpReply::LINE_MAX - "550 ".len() - enhanced.len() - space.len();
     let mut texts = Vec::new();
     for line in lines {
-        let line = if enhanced.is_empty() {
-            without_foreign_class(code, line)
+        if !enhanced.is_empty() {
+            put_lines(line, room, &mut texts);
+            continue;
+        }
+        let line = without_foreign_class(code, line);
+        let digit = line.first().filter(|byte| byte.is_ascii_digit());
+        if texts.is_empty() && digit.is_some_and(|digit| *digit != class_of(code)) {
+            // Postfix takes any digit there for the class of an enhanced code.
+            let general = format!("{}.0.0 ", char::from(class_of(code)));
+            put_lines(&[general.as_bytes(), line].concat(), room, &mut texts);
         } else {
-            line
-        };
-        put_lines(line, room, &mut texts);
+            put_lines(line, room, &mut texts);
+        }
     }
     if texts.len() > SmtpReply::LINES_MAX {
         return Err(InvalidReply::TooManyLines);
@@ -319,6 +326,9 @@ mod tests {
         check("550 4.1.1", "550 ");
         check("550", "550 ");
         check("550 ", "550 ");
+        check("550 10 is no code", "550 5.0.0 10 is no code");
+        check("450-10\r\n450 10", "450-4.0.0 10\r\n450 10");
+        check("550 5 lines", "550 5 lines");
         check("550-a\r\n550 b", "550-a\r\n550 b");
         check("550-a\n550-b\r\n", "550-a\r\n550 b");
         check("421 closing\rdown", "421 closing?down");
