@@ -177,6 +177,7 @@ impl Session {
             self.settle_client(index, asked.at, verdict);
             return Ok(());
         }
+        let verdict = self.on_rejected(asked.at, verdict);
         let child = &mut self.children[index];
         let of_recipient = match asked.at {
             Position::Rcpt(number) => Some(number).filter(|_| verdict != Verdict::Discard),
@@ -230,6 +231,22 @@ impl Session {
             _ => child.leave(),
         }
         true
+    }
+
+    /// What a word comes to about a recipient that the MTA itself has refused: it refuses nothing
+    /// more, and nobody is asked for it. Postfix counts the filter that discards there as done.
+    fn on_rejected(&self, at: Position, verdict: Verdict) -> Verdict {
+        let Position::Rcpt(number) = at else {
+            return verdict;
+        };
+        let recipients = self.message.as_ref().map(|message| &message.recipients);
+        let recipient = recipients.and_then(|recipients| recipients.get(number));
+        match verdict {
+            Verdict::Continue | Verdict::Accept => verdict,
+            _ if recipient.is_none_or(|recipient| !recipient.rejected) => verdict,
+            Verdict::Discard if self.mta.kind == MtaKind::Postfix => Verdict::Accept,
+            _ => Verdict::Continue,
+        }
     }
 
     /// Its word on the client, the HELO name or an unknown command, which are of no message.
