@@ -35,6 +35,7 @@ scripts! {
     case_147_edits_need_the_header
     case_148_mail_is_always_answered
     case_149_macro_lists_are_united
+    case_149_macros_at_a_helo_that_nobody_wants
     case_150_an_empty_macro_list
     case_151_an_old_mta
     case_152_leading_space_only_where_the_mta_has_it
@@ -78,6 +79,7 @@ scripts! {
     case_183_an_answer_that_comes_too_late
     case_184_one_filter_promises_no_reply
     case_185_a_recipient_that_the_mta_refused
+    case_185_a_word_about_a_recipient_that_the_mta_refused
     case_186_texts_are_put_in_order
     case_187_connection_failed_is_a_failure
     case_187_shutdown_is_a_failure

@@ -95,12 +95,14 @@ impl Session {
     /// Keeps macros for which no event will come, until the filters are told of the next one.
     pub(super) fn note_loose_macros(&mut self, stage: u8, pairs: &Pairs) {
         let (step, at) = match stage {
+            b'H' => (Steps::NO_HELO, Position::Mail),
             b'R' => (Steps::NO_RCPT, Position::Rcpt(0)),
             b'T' => (Steps::NO_DATA, Position::Data),
             b'N' => (Steps::NO_EOH, Position::EndOfHeaders),
             _ => return,
         };
-        if self.message.is_none() || !self.mta.has(step) {
+        let of_message = stage != b'H';
+        if of_message && self.message.is_none() || !self.mta.has(step) {
             return;
         }
         self.loose_number += 1;
@@ -174,7 +176,8 @@ impl Session {
             }
         }
         self.message = Some(message);
-        self.loose.clear();
+        // What was said of the client is true of every message.
+        self.loose.retain(|loose| loose.stage == b'H');
         self.shared.budget.earn();
         self.begin_parts();
         (Position::Mail, Position::Rcpt(0))
