@@ -231,6 +231,15 @@ pub(crate) fn list_for(answer: &Offer, stage: MacroStage) -> Option<&Bytes> {
         .find_map(|(named, list)| (*named == stage).then_some(list))
 }
 
+/// What MTAs send at the stage of that command when nobody asks for anything else.
+pub(crate) fn default_macros(code: u8) -> &'static str {
+    let wanted = MacroStage::from_code(code);
+    let mut lists = DEFAULT_MACROS.iter();
+    lists
+        .find_map(|(stage, list)| (Some(*stage) == wanted).then_some(*list))
+        .unwrap_or_default()
+}
+
 /// The names in a list.
 pub(crate) fn names_in(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| matches!(byte, b' ' | b','))

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use milter_proto::session::Event;
 use milter_proto::wire::options::MacroStage;
 use milter_proto::wire::{Actions, Command, Macros, Offer, Steps};
@@ -296,6 +297,7 @@ impl Session {
 
     /// Tells a filter the macros that came before `at` without an event.
     fn tell_loose_macros(&mut self, index: usize, at: Position) {
+        let agreed = self.mta.agreed.as_ref();
         let child = &mut self.children[index];
         let Link::Up(side) = &child.link else {
             return;
@@ -310,7 +312,7 @@ impl Session {
             .filter(|loose| loose.number > told && loose.at <= at);
         for loose in news {
             child.loose_told = child.loose_told.max(loose.number);
-            if let Some(pairs) = macros_for(side.options(), loose.stage, &loose.pairs) {
+            if let Some(pairs) = macros_for(side.options(), agreed, loose.stage, &loose.pairs) {
                 child.out.push_back(Command::Macros(Macros {
                     stage: loose.stage,
                     pairs: pairs.to_vec(),
@@ -329,13 +331,14 @@ impl Session {
     pub(super) fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
         let now = self.now;
         self.tell_loose_macros(index, at);
+        let agreed = self.mta.agreed.as_ref();
         let child = &mut self.children[index];
         let Link::Up(side) = &mut child.link else {
             return false;
         };
         let macros = told.macros.as_ref().and_then(|pairs| {
             let code = told.event.clone().into_command().code();
-            macros_for(side.options(), code, pairs)
+            macros_for(side.options(), agreed, code, pairs)
         });
         let ahead = child.asked.is_some();
         let sent = if ahead {
@@ -385,20 +388,23 @@ impl Session {
     }
 }
 
-/// The macros that a filter gets: those it named for the stage, or all of them.
-fn macros_for(answer: &Offer, code: u8, pairs: &Pairs) -> Option<Pairs> {
-    let list = MacroStage::from_code(code)
-        .filter(|_| answer.actions.contains(Actions::SET_MACRO_LIST))
-        .and_then(|stage| offer::list_for(answer, stage));
-    let Some(list) = list else {
-        return Some(Arc::clone(pairs));
+/// The macros that a filter gets of those that came for a command: those it named for the stage, or
+/// without a list those that the MTA would have sent without one.
+fn macros_for(answer: &Offer, agreed: Option<&Offer>, code: u8, pairs: &Pairs) -> Option<Pairs> {
+    let list = |options: &Offer| {
+        let listed = options.actions.contains(Actions::SET_MACRO_LIST);
+        let stage = MacroStage::from_code(code).filter(|_| listed)?;
+        offer::list_for(options, stage).cloned()
     };
-    let named = |name: &[u8]| offer::names_in(list).any(|wanted| offer::same_macro(wanted, name));
-    let kept: Pairs = pairs
-        .iter()
-        .filter(|(name, _)| named(name))
-        .cloned()
-        .collect();
-    // Asked for nothing, nothing is sent.
-    (!list.trim_ascii().is_empty()).then_some(kept)
+    let wanted: Bytes = match (list(answer), agreed.and_then(list)) {
+        // Asked for nothing, nothing is sent.
+        (Some(own), _) if own.trim_ascii().is_empty() => return None,
+        (Some(own), _) => own,
+        // The MTA was asked for more, for the sake of others.
+        (None, Some(_)) => Bytes::from_static(offer::default_macros(code).as_bytes()),
+        (None, None) => return Some(Arc::clone(pairs)),
+    };
+    let named = |name: &[u8]| offer::names_in(&wanted).any(|one| offer::same_macro(one, name));
+    let kept = pairs.iter().filter(|(name, _)| named(name));
+    Some(kept.cloned().collect())
 }
