@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use anyhow::Result;
 use tokio::sync::Mutex;
 
-use super::generate::{scenario, without_deviations_on_sendmail};
+use super::deviations;
+use super::generate::scenario;
 use super::rig::Rig;
 use super::shrink::shrink;
 
@@ -95,9 +96,7 @@ async fn futures_joined(workers: Vec<impl Future<Output = Result<()>>>) -> Resul
 /// As [`run`].
 pub async fn check(rig: &Rig, seed: u64) -> Result<Option<String>> {
     let mut scenario = scenario(seed);
-    if rig.mta.name() == "sendmail" {
-        without_deviations_on_sendmail(&mut scenario);
-    }
+    deviations::leave_out(&mut scenario, rig.mta.name());
     let context = |error: anyhow::Error| error.context(format!("seed {seed}:\n{scenario}"));
     let Some(found) = rig.compare(&scenario).await.map_err(context)? else {
         return Ok(None);

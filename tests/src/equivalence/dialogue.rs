@@ -38,6 +38,13 @@ const ASIDES: &[&str] = &[
     "HELP",
 ];
 
+/// What Postfix takes from clients that it trusts: another client speaks from here on.
+const POSES: &[&str] = &[
+    "XCLIENT NAME=other.test",
+    "XCLIENT NAME=spike.test ADDR=127.0.0.9 PORT=1234",
+    "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7 HELO=other.test",
+];
+
 const VALUES: &[&[u8]] = &[
     b" v1",
     b"v2",
@@ -68,6 +75,10 @@ fn dialogue(dice: &mut Dice) -> Dialogue {
         aside(dice, &mut steps);
         message(dice, &mut steps);
         if dice.once_in(8) {
+            greet(dice, &mut steps);
+        } else if dice.once_in(16) {
+            // From here on it poses as somebody else, as far as the server knows of that.
+            say(&mut steps, *dice.pick(POSES));
             greet(dice, &mut steps);
         }
     }
@@ -100,24 +111,17 @@ fn aside(dice: &mut Dice, steps: &mut Vec<SmtpStep>) {
 fn message(dice: &mut Dice, steps: &mut Vec<SmtpStep>) {
     say(steps, format!("MAIL FROM:{}", dice.pick(SENDERS)));
     aside(dice, steps);
-    if dice.once_in(12) {
-        // A second sender, or a new greeting, in the middle of a message.
-        if dice.once_in(2) {
-            say(steps, "MAIL FROM:<again@from.test>");
-        } else {
-            greet(dice, steps);
-            say(steps, "MAIL FROM:<s@from.test>");
-        }
-    }
+    interruption(dice, steps);
     for _ in 0..1 + dice.roll(3) {
         let recipient = match dice.roll(10) {
-            0 => format!("<{}>", dice.pick(&REFUSED)),
-            1 => (*dice.pick(RECIPIENTS)).to_owned(),
+            0 | 1 => format!("<{}>", dice.pick(&REFUSED)),
+            2 => (*dice.pick(RECIPIENTS)).to_owned(),
             _ => (*dice.pick(&RECIPIENTS[..4])).to_owned(),
         };
         say(steps, format!("RCPT TO:{recipient}"));
         aside(dice, steps);
     }
+    interruption(dice, steps);
     match dice.roll(16) {
         0 => say(steps, "RSET"),
         1 => say(steps, "QUIT"),
@@ -125,6 +129,23 @@ fn message(dice: &mut Dice, steps: &mut Vec<SmtpStep>) {
             say(steps, "DATA");
             steps.push(SmtpStep::Message(lines(dice)));
         }
+    }
+}
+
+/// Something that a message does not survive, or that cannot be said in the middle of one. Mostly
+/// the client begins the message again.
+fn interruption(dice: &mut Dice, steps: &mut Vec<SmtpStep>) {
+    if !dice.once_in(16) {
+        return;
+    }
+    match dice.roll(4) {
+        0 => say(steps, "MAIL FROM:<again@from.test>"),
+        1 => say(steps, "RSET"),
+        _ => greet(dice, steps),
+    }
+    if !dice.once_in(4) {
+        say(steps, "MAIL FROM:<s@from.test>");
+        say(steps, "RCPT TO:<r2@equal.test>");
     }
 }
 

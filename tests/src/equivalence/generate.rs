@@ -1,9 +1,8 @@
 //! Random scenarios: what filters negotiate, say and change, and what a client says to the server.
 //!
-//! The same seed gives the same scenario. Nothing is generated in which the orchestrator deviates
-//! on purpose (ARCHITECTURE.md, "Deviations from the chain"); [`without_deviations`] is the one
-//! place where that is seen to. A filter here breaks no protocol: it asks for what it uses, and
-//! answers just where it owes an answer.
+//! The same seed gives the same scenario. What the orchestrator does otherwise on purpose is taken
+//! out of it by [`super::deviations`]. A filter here breaks no protocol: it asks for what it uses,
+//! and answers just where it owes an answer; but its replies can be as odd as libmilter lets them.
 
 use bytes::Bytes;
 use milter_proto::edit::Edit;
@@ -69,6 +68,7 @@ const VALUES: &[&str] = &[
     "trailing ",
 ];
 
+/// Payloads of `SMFIR_REPLYCODE` as libmilter writes them, which checks next to nothing.
 const REPLIES: &[&str] = &[
     "550 5.7.1 no",
     "554 5.7.1 <a@b>: no; see http://x.test/",
@@ -76,11 +76,22 @@ const REPLIES: &[&str] = &[
     "450 4.2.0 not now",
     "550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third",
     "450-4.7.1 a\r\n450 4.7.1 b",
+    "550-5.7.1 \r\n550-5.7.1 an empty line before\r\n550 5.7.1 ",
     "550 5.7.1 100%% sure",
+    "451 4.7.1 %%%% and %%s",
+    "450-4.7.1 50%% of\r\n450 4.7.1 100%%",
     "550 no enhanced code",
     "452 neither here",
     "421 4.3.2 closing",
     "421 closing",
+    "550 5.7.1 a lone % sign",
+    "451 4.7.1 at the end %",
+    "450-4.7.1 50% of\r\n450 4.7.1 100% and 100%% and %s",
+    "550 4.7.1 another class",
+    "451 5.7.1 another class",
+    "550-5.7.1 one class\r\n550 4.7.1 another class",
+    "550 10 is no code",
+    "550 ",
 ];
 
 /// Where a filter can give a verdict before the end, with the step that keeps it silent there.
@@ -101,7 +112,7 @@ const STAGES: &[At] = &[
 #[must_use]
 pub fn scenario(seed: u64) -> Scenario {
     let mut dice = Dice::new(seed);
-    let count = 2 + dice.roll(3);
+    let count = *dice.pick(&[2, 3, 3, 4, 4]);
     let filters: Vec<FilterScript> = (0..count).map(|number| filter(&mut dice, number)).collect();
     let names: Vec<String> = filters.iter().map(|filter| filter.name.clone()).collect();
     let mut scenario = Scenario {
@@ -111,129 +122,7 @@ pub fn scenario(seed: u64) -> Scenario {
         ..Scenario::default()
     };
     scenario.chain.strict = dice.once_in(2);
-    without_deviations(&mut scenario);
     scenario
-}
-
-/// Takes out what is different behind the orchestrator on purpose.
-///
-/// * ABORT goes to filters that are in a message, as Sendmail has it, not after every message. One
-///   that hears of no MAIL and ends a message early must not depend on counting.
-/// * A client, or its name in HELO, that a later filter refuses is refused before earlier filters
-///   hear of MAIL or unknown commands.
-///
-/// And where the route is not strict:
-///
-/// * Filters that may not change the message hear of MAIL and of content side by side, so a later
-///   one can hear of a message that an earlier one refuses. It cannot tell what the number of the
-///   message would be for it in the server's own list: a script must not depend on it.
-/// * After a filter's quarantine Postfix asks no later filter; the orchestrator does, since what
-///   a later one finds must not depend on what an earlier one suspects.
-pub fn without_deviations(scenario: &mut Scenario) {
-    for filter in &mut scenario.filters {
-        if filter.offer.steps.contains(Steps::NO_MAIL) {
-            filter.cues.iter_mut().for_each(forget_numbers);
-        }
-    }
-    let refuses_client = |cue: &Cue| matches!(cue.at, At::Connect | At::Helo) && !passes(cue);
-    let refuses_client = |filter: &FilterScript| filter.cues.iter().any(refuses_client);
-    let refusing = scenario.filters.iter().rposition(refuses_client);
-    for filter in &mut scenario.filters[..refusing.unwrap_or_default()] {
-        let early = |cue: &Cue| matches!(cue.at, At::Mail | At::Unknown);
-        filter.cues.retain(|cue| !early(cue));
-    }
-    if scenario.chain.strict {
-        return;
-    }
-    let mut miscounts = false;
-    for filter in &mut scenario.filters {
-        if miscounts {
-            filter.cues.iter_mut().for_each(forget_numbers);
-        }
-        miscounts |= filter.cues.iter().any(refuses);
-    }
-    let last = scenario.filters.len().saturating_sub(1);
-    for filter in &mut scenario.filters[..last] {
-        for cue in &mut filter.cues {
-            let quarantines =
-                |act: &Act| matches!(act, Act::Say(Reply::Edit(Edit::Quarantine { .. })));
-            cue.acts.retain(|act| !quarantines(act));
-        }
-    }
-}
-
-/// Takes out what is different behind the orchestrator on purpose, when the server is Sendmail.
-///
-/// * For a parameter of a new recipient that it does not know Sendmail writes a line of its own
-///   debugging between the replies, and the client loses count.
-/// * A filter that hears of no MAIL, or does not answer it, is told of no ABORT before DATA: it
-///   must not depend on counting.
-/// * A new sender or recipient stands before the text of a refusal that follows, though the
-///   message is refused. The orchestrator tells Sendmail of no change then.
-/// * CR CR LF in a new body is CR LF to later filters, but not to the recipient. The orchestrator
-///   shows what is delivered.
-pub fn without_deviations_on_sendmail(scenario: &mut Scenario) {
-    for filter in &mut scenario.filters {
-        let deaf = Steps::NO_MAIL | Steps::NR_MAIL;
-        if filter.offer.steps.intersects(deaf) {
-            for cue in &mut filter.cues {
-                (cue.message, cue.nth) = (None, None);
-            }
-        }
-    }
-    let cues = || scenario.filters.iter().flat_map(|filter| &filter.cues);
-    let refused = cues().any(|cue| refuses(cue) || (cue.at == At::EndOfMessage && !says_yes(cue)));
-    let deviates = |act: &Act| {
-        let Act::Say(Reply::Edit(edit)) = act else {
-            return false;
-        };
-        match edit {
-            Edit::AddRecipient { args, .. } => refused || args.starts_with(b"X="),
-            Edit::DeleteRecipient { .. } | Edit::ChangeSender { .. } => refused,
-            Edit::ReplaceBody(piece) => piece.windows(3).any(|bytes| bytes == b"\r\r\n"),
-            _ => false,
-        }
-    };
-    for cue in scenario
-        .filters
-        .iter_mut()
-        .flat_map(|filter| &mut filter.cues)
-    {
-        cue.acts.retain(|act| !deviates(act));
-    }
-}
-
-/// Whether its last word lets the message pass.
-fn says_yes(cue: &Cue) -> bool {
-    let last = cue.acts.last();
-    matches!(last, Some(Act::Say(Reply::Continue | Reply::Accept)))
-}
-
-fn forget_numbers(cue: &mut Cue) {
-    cue.message = None;
-    // Recipients are told one filter after the other: their numbers are the same.
-    if cue.at != At::Rcpt {
-        cue.nth = None;
-    }
-}
-
-/// Whether it may end a message that a later filter has been told of.
-fn refuses(cue: &Cue) -> bool {
-    let of_message = !matches!(
-        cue.at,
-        At::Rcpt | At::EndOfMessage | At::Unknown | At::Connect | At::Helo
-    );
-    of_message && !passes(cue)
-}
-
-fn passes(cue: &Cue) -> bool {
-    let passes = |act: &Act| {
-        matches!(
-            act,
-            Act::Say(Reply::Continue | Reply::Accept | Reply::Skip | Reply::Progress)
-        )
-    };
-    cue.acts.iter().all(passes)
 }
 
 fn filter(dice: &mut Dice, number: usize) -> FilterScript {
@@ -244,7 +133,7 @@ fn filter(dice: &mut Dice, number: usize) -> FilterScript {
         let message = (messages > 1).then(|| u32::try_from(message).unwrap_or(1));
         if !dice.once_in(4) {
             let mut acts = edits(dice, filter.offer.actions);
-            acts.push(Act::Say(last_word(dice)));
+            acts.push(last_word(dice));
             let mut cue = Cue::new(At::EndOfMessage, acts);
             cue.message = message;
             filter.cues.push(cue);
@@ -252,6 +141,15 @@ fn filter(dice: &mut Dice, number: usize) -> FilterScript {
     }
     if dice.once_in(3) {
         filter.cues.extend(verdict(dice, &filter));
+    }
+    if dice.once_in(8) {
+        filter.cues.extend(verdict(dice, &filter));
+    }
+    let offer = &filter.offer;
+    if offer.steps.contains(Steps::SKIP) && At::Body.owes(offer.steps) && dice.once_in(2) {
+        let skip = Cue::new(At::Body, [Act::Say(Reply::Skip)]);
+        let nth = 1 + u32::try_from(dice.roll(2)).unwrap_or_default();
+        filter.cues.push(skip.nth(nth));
     }
     filter
 }
@@ -298,11 +196,14 @@ fn any_of<T>(
 }
 
 fn macros(dice: &mut Dice) -> Vec<(MacroStage, Bytes)> {
-    const LISTS: [&str; 5] = [
+    const LISTS: [&str; 8] = [
         "i",
         "i {auth_type} {mail_addr} {rcpt_addr}",
         "j {daemon_name} v {client_addr}",
         "{client_name}, {mail_host}",
+        "{rcpt_mailer} {rcpt_host} {rcpt_addr}",
+        "{client_ptr} {client_resolve} {client_port} _",
+        "{msg_id} {nrcpts} {no_such_macro}",
         "",
     ];
     let stages = any_of(dice, MacroStage::ALL.into_iter(), 3).collect::<Vec<_>>();
@@ -312,22 +213,25 @@ fn macros(dice: &mut Dice) -> Vec<(MacroStage, Bytes)> {
 
 /// What it says before the end, at a stage where an answer is owed.
 fn verdict(dice: &mut Dice, filter: &FilterScript) -> Option<Cue> {
-    let at = *dice.pick(STAGES);
-    if !at.owes(filter.offer.steps) {
+    let steps = filter.offer.steps;
+    let at = if steps.contains(Steps::RCPT_REJECTED) && dice.once_in(3) {
+        At::Rcpt
+    } else {
+        *dice.pick(STAGES)
+    };
+    if !at.owes(steps) {
         return None;
     }
-    let skips = at == At::Body && filter.offer.steps.contains(Steps::SKIP);
-    let reply = match dice.roll(8) {
+    let act = match dice.roll(8) {
         // Postfix keeps an acceptance that comes between messages for the next one.
-        0 | 1 if at != At::Unknown => Reply::Accept,
-        2 => Reply::Reject,
-        3 => Reply::TempFail,
+        0 | 1 if at != At::Unknown => Act::Say(Reply::Accept),
+        2 => Act::Say(Reply::Reject),
+        3 => Act::Say(Reply::TempFail),
         // The server has no use for it before there is a message.
-        4 if !matches!(at, At::Connect | At::Helo | At::Unknown) => Reply::Discard,
-        5 if skips => Reply::Skip,
+        4 if !matches!(at, At::Connect | At::Helo | At::Unknown) => Act::Say(Reply::Discard),
         _ => reply(dice),
     };
-    let mut cue = Cue::new(at, [Act::Say(reply)]);
+    let mut cue = Cue::new(at, [act]);
     if matches!(at, At::Rcpt | At::Header) && dice.once_in(2) {
         cue = cue.nth(1 + u32::try_from(dice.roll(3)).unwrap_or_default());
     }
@@ -337,20 +241,31 @@ fn verdict(dice: &mut Dice, filter: &FilterScript) -> Option<Cue> {
     Some(cue)
 }
 
-fn last_word(dice: &mut Dice) -> Reply {
-    match dice.roll(16) {
+fn last_word(dice: &mut Dice) -> Act {
+    Act::Say(match dice.roll(16) {
         0 => Reply::Accept,
         1 => Reply::Reject,
         2 => Reply::TempFail,
         3 => Reply::Discard,
-        4 => reply(dice),
+        4 => return reply(dice),
         _ => Reply::Continue,
+    })
+}
+
+fn reply(dice: &mut Dice) -> Act {
+    let text = dice.pick(REPLIES).as_bytes();
+    match SmtpReply::parse(text) {
+        Ok(reply) if reply.as_bytes() == text => Act::Say(Reply::SmtpReply(reply)),
+        // One that our own filters never give.
+        _ => frame(b'y', &[text, b"\0"].concat()),
     }
 }
 
-fn reply(dice: &mut Dice) -> Reply {
-    let text = dice.pick(REPLIES).as_bytes();
-    SmtpReply::parse(text).map_or(Reply::TempFail, Reply::SmtpReply)
+/// A reply in the form that the rest of the workspace never writes.
+fn frame(code: u8, payload: &[u8]) -> Act {
+    let length = u32::try_from(payload.len() + 1).unwrap_or_default();
+    let length = length.to_be_bytes();
+    Act::Raw(Bytes::from([&length[..], &[code], payload].concat()))
 }
 
 /// Changes that these actions allow. Pieces of a body come one after the other.
@@ -378,7 +293,12 @@ fn edits(dice: &mut Dice, actions: Actions) -> Vec<Act> {
         edits.splice(place..place, pieces);
     }
     let edits = edits.into_iter().map(Reply::Edit).map(Act::Say);
-    edits.collect()
+    let mut edits: Vec<Act> = edits.collect();
+    if dice.once_in(4) && actions.contains(Actions::ADD_RECIPIENT_ARGS) {
+        // As `smfi_addrcpt_par` writes it without parameters; not between the pieces of a body.
+        edits.insert(0, frame(b'2', b"<par@equal.test>\0"));
+    }
+    edits
 }
 
 fn header_edit(dice: &mut Dice) -> Edit {

@@ -8,6 +8,7 @@
 
 pub mod campaign;
 pub mod client;
+pub mod deviations;
 mod dialogue;
 mod dice;
 pub mod generate;
@@ -17,3 +18,4 @@ pub mod postfix;
 pub mod rig;
 pub mod shrink;
 pub mod sink;
+mod told;

@@ -5,12 +5,14 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use milter_proto::testkit::{Act, At, FilterScript, Scenario, Told};
-use milter_proto::wire::{Command, Reply, Steps};
+use bytes::Bytes;
+use milter_proto::testkit::{Scenario, Told};
+use milter_proto::wire::Steps;
 
 use super::client::Spoken;
 use super::mta::Fate;
 use super::sink::Delivery;
+use super::told::{seen, told_differently};
 
 /// Everything that can be seen from outside, and what the filters were told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,15 +72,6 @@ impl Display for Difference {
     }
 }
 
-/// What a filter was told of one message that it saw to its end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Seen {
-    envelope: Vec<Command>,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Vec<u8>,
-    macros: Vec<(u8, Vec<u8>, Vec<u8>)>,
-}
-
 impl Outcome {
     /// Puts stable words in place of the queue ids and the times.
     pub(super) fn normalise(&mut self, ids: &[String]) {
@@ -102,6 +95,20 @@ impl Outcome {
                 Fate::Held(shown) | Fate::Deferred(shown) => {
                     *shown = without_bookkeeping(&plain(shown, ids));
                 }
+            }
+        }
+    }
+
+    /// Takes the addresses away that Sendmail writes before the text of a refusal at the end of a
+    /// message: the last recipient or sender that a filter has set there. Behind the orchestrator
+    /// it has heard of none.
+    pub(super) fn without_new_addresses(&mut self, addresses: &[Bytes]) {
+        let refusals = self.dialogues.iter_mut().flatten();
+        let refusals = refusals.filter(|spoken| spoken.message);
+        for reply in refusals.filter_map(|spoken| spoken.reply.as_mut()) {
+            for address in addresses {
+                let mark = format!("{}... ", String::from_utf8_lossy(address));
+                *reply = reply.replacen(&mark, "", 1);
             }
         }
     }
@@ -169,69 +176,8 @@ fn escaped(text: &[u8]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Everything that a filter saw to the end directly, it must have seen in the same way and order
-/// behind the orchestrator. It may have seen more there: filters that may not change the message
-/// see it side by side, and one that would not have been asked, since an earlier one refuses the
-/// message, has seen it all the same.
-fn told_differently(direct: &[Seen], proxied: &[Seen]) -> Option<String> {
-    let mut rest = proxied.iter();
-    for (number, seen) in direct.iter().enumerate() {
-        if !rest.any(|other| seen.agrees_with(other)) {
-            let other = proxied.get(number);
-            return Some(format!("message {}: {seen:?}\nbut {other:?}", number + 1));
-        }
-    }
-    None
-}
-
-impl Seen {
-    fn agrees_with(&self, proxied: &Self) -> bool {
-        self.envelope == proxied.envelope
-            && self.headers == proxied.headers
-            && self.body == proxied.body
-            // More macros than asked for do no harm.
-            && self.macros.iter().all(|one| proxied.macros.contains(one))
-    }
-}
-
-fn seen(told: &[Told], script: &FilterScript, ids: &[String]) -> Vec<Seen> {
-    let mut all = Vec::new();
-    let mut seen = Seen::default();
-    let mut of = (0, 0);
-    for one in told {
-        let Ok(command) = &one.command else { continue };
-        if of != (one.connection, one.message) {
-            of = (one.connection, one.message);
-            seen = Seen::default();
-        }
-        match command {
-            Command::Mail(_) | Command::Rcpt(_) => seen.envelope.push(command.clone()),
-            Command::Header(header) => {
-                let value = plain(&header.value, ids);
-                seen.headers.push((header.name.to_vec(), value));
-            }
-            Command::Body(chunk) => seen.body.extend_from_slice(chunk),
-            Command::EndOfMessage(_) => {
-                if skips_body(script) {
-                    // How much came before the skip depends on how it was cut.
-                    seen.body.clear();
-                }
-                all.push(std::mem::take(&mut seen));
-            }
-            _ => {}
-        }
-    }
-    all
-}
-
-fn skips_body(script: &FilterScript) -> bool {
-    let skips = |act: &Act| *act == Act::Say(Reply::Skip);
-    let mut cues = script.cues.iter().filter(|cue| cue.at == At::Body);
-    cues.any(|cue| cue.acts.iter().any(skips))
-}
-
 /// Stable words in place of queue ids and of times as Postfix and Sendmail write them.
-fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
+pub(super) fn plain(bytes: &[u8], ids: &[String]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(byte) = rest.first() {
@@ -297,7 +243,8 @@ fn without_size(from: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Without sizes, times and places of records in the queue file.
+/// Without sizes, times and places of records in the queue file, and without parameters of a sender
+/// that were replaced by later ones.
 fn without_bookkeeping(shown: &[u8]) -> Vec<u8> {
     const PASSED_OVER: [&[u8]; 9] = [
         b"named_attribute: server_port=",
@@ -310,7 +257,19 @@ fn without_bookkeeping(shown: &[u8]) -> Vec<u8> {
         b"named_attribute: client_port=",
         b"*** ",
     ];
-    let lines = shown.split_inclusive(|byte| *byte == b'\n');
-    let kept = lines.filter(|line| !PASSED_OVER.iter().any(|start| line.starts_with(start)));
-    kept.flatten().copied().collect()
+    const LAST_COUNTS: [&[u8]; 2] = [
+        b"named_attribute: envelope_id=",
+        b"named_attribute: ret_flags=",
+    ];
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for line in shown.split_inclusive(|byte| *byte == b'\n') {
+        if PASSED_OVER.iter().any(|start| line.starts_with(start)) {
+            continue;
+        }
+        if let Some(start) = LAST_COUNTS.iter().find(|start| line.starts_with(start)) {
+            kept.retain(|earlier| !earlier.starts_with(start));
+        }
+        kept.push(line);
+    }
+    kept.concat()
 }
