@@ -6,4 +6,5 @@ mod conversation;
 mod drip;
 mod flood;
 mod hostile;
+mod progress;
 mod subject;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// What follows on the bytes that it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Then {
     /// It closes the connection.
     Closes,
@@ -23,6 +23,13 @@ pub(super) enum Then {
     Hangs,
     /// It goes on, a zero byte every 20 ms.
     Drips,
+    /// It says this again and again, each time after so long.
+    Repeats {
+        /// What.
+        say: Vec<u8>,
+        /// How long after the last time.
+        every: Duration,
+    },
     /// It goes on as if nothing were.
     GoesOn,
 }
@@ -117,7 +124,7 @@ async fn converse(mut stream: UnixStream, misdeed: &Misdeed) -> Result<Option<Du
             out.extend_from_slice(&misdeed.say);
             if misdeed.then != Then::GoesOn {
                 stream.write_all(&out).await?;
-                return misbehave(&mut stream, misdeed.then).await;
+                return misbehave(&mut stream, &misdeed.then).await;
             }
         }
         match code {
@@ -139,16 +146,18 @@ async fn converse(mut stream: UnixStream, misdeed: &Misdeed) -> Result<Option<Du
     }
 }
 
-async fn misbehave(stream: &mut UnixStream, then: Then) -> Result<Option<Duration>> {
+async fn misbehave(stream: &mut UnixStream, then: &Then) -> Result<Option<Duration>> {
     let begin = Instant::now();
-    let more: &[u8] = match then {
+    let usual = Duration::from_millis(20);
+    let (more, every): (&[u8], Duration) = match then {
         Then::Closes | Then::GoesOn => return Ok(None),
-        Then::Hangs => &[],
-        Then::Drips => &[0],
+        Then::Hangs => (&[], usual),
+        Then::Drips => (&[0], usual),
+        Then::Repeats { say, every } => (say, *every),
     };
     let mut read = [0; 1024];
     loop {
-        match timeout(Duration::from_millis(20), stream.read(&mut read)).await {
+        match timeout(every, stream.read(&mut read)).await {
             Ok(Ok(1..)) => {}
             // A reset is an end too.
             Ok(Ok(0) | Err(_)) => return Ok(Some(begin.elapsed())),

@@ -75,9 +75,11 @@ impl Session {
         match (answer, &mut child.asked) {
             (Answer::Progress, Some(asked)) => {
                 let total = asked.since + self.shared.limits.end_of_message;
-                // Nobody waits for the others: what is left of their time is not bought anew.
-                if !asked.leftover || child.member.shadow {
+                // The MTA's patience limits the others, and what nobody waits for gets no more time.
+                if child.member.shadow {
                     asked.until = (now + asked.allowed).min(total);
+                } else if !asked.leftover {
+                    asked.until = now + asked.allowed;
                 }
             }
             (Answer::Progress, None) => {}
