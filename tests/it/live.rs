@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use milter_proto::net::Address;
 use milter_proto::testkit::{Dialogue, FilterScript, FilterServer, Scenario, SmtpStep};
@@ -285,9 +286,14 @@ async fn a_quarantined_message_is_held_with_its_reason() {
                 Kind::Postfix => "milter-hold: END-OF-MESSAGE",
                 Kind::Sendmail(_) => "quarantine=looks odd",
             };
-            let log = live.mta.log();
             let said = |line: &str| line.contains(&id) && line.contains(visible);
-            assert!(log.lines().any(said), "{kind:?} {entry}: {log}");
+            // Postfix's log is written by a process of its own.
+            let deadline = Instant::now() + PATIENCE;
+            while !live.mta.log().lines().any(said) {
+                let log = live.mta.log();
+                assert!(Instant::now() < deadline, "{kind:?} {entry}: {log}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 }
