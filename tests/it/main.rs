@@ -18,4 +18,5 @@ mod proxy_cases;
 mod sample;
 mod scripts;
 mod sendmail;
+mod submitted;
 mod trusted_results;

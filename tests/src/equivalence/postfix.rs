@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::mta::{Entry, Fate, Mta, free_ports, private_address};
@@ -80,6 +80,14 @@ impl Postfix {
     /// # Errors
     /// When it does not come up; with its log.
     pub fn start(entries: &[Entry], sink: SocketAddr) -> Result<Self> {
+        Self::configured(entries, sink, "")
+    }
+
+    /// The same with further lines of `main.cf`.
+    ///
+    /// # Errors
+    /// When it does not come up; with its log.
+    pub fn configured(entries: &[Entry], sink: SocketAddr, lines: &str) -> Result<Self> {
         let folder = folder()?;
         let ip = private_address();
         let ports = free_ports(ip, entries.len())?;
@@ -91,7 +99,7 @@ impl Postfix {
         for name in ["etc", "queue"] {
             fs::create_dir(folder.path().join(name))?;
         }
-        fs::write(etc.join("main.cf"), main_cf(folder.path(), sink))?;
+        fs::write(etc.join("main.cf"), main_cf(folder.path(), sink) + lines)?;
         fs::write(etc.join("master.cf"), master_cf(entries, &addresses))?;
         let output = fs::File::create(folder.path().join("output"))?;
         let holder = Command::new("sh")
@@ -147,6 +155,45 @@ impl Postfix {
 }
 
 impl Postfix {
+    /// Hands it a message as a program on this machine does, without SMTP and without a sender; its
+    /// queue id, once the server has taken it up.
+    ///
+    /// # Errors
+    /// When it is not taken, or not taken up.
+    pub fn submit(&self, recipients: &[&str], message: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let there = |name: &str| self.folder.path().join("queue").join(name).exists();
+        while !there("maildrop") || !there("public/pickup") {
+            ensure!(
+                Instant::now() < deadline,
+                "Postfix is not there:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut sendmail = Command::new("/usr/sbin/sendmail");
+        sendmail.arg("-C").arg(self.folder.path().join("etc"));
+        sendmail.args(["-f", "<>", "-i"]).args(recipients);
+        let mut sendmail = sendmail.stdin(Stdio::piped()).spawn()?;
+        if let Some(mut input) = sendmail.stdin.take() {
+            input.write_all(message.as_bytes())?;
+        }
+        let status = sendmail.wait()?;
+        ensure!(status.success(), "sendmail: {status}:\n{}", self.log());
+        loop {
+            // postfix/pickup[1]: ID: uid=0 from=<>
+            let log = self.whole_log();
+            let mut lines = log.lines().filter(|line| line.contains("/pickup["));
+            let id =
+                lines.find_map(|line| line.split(": ").nth(1).filter(|_| line.contains(" from=<")));
+            if let Some(id) = id {
+                return Ok(id.to_owned());
+            }
+            ensure!(Instant::now() < deadline, "not taken up:\n{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// All of its log so far.
     #[must_use]
     pub fn whole_log(&self) -> String {
