@@ -3,6 +3,7 @@
 mod child;
 mod configuration;
 mod conversation;
+mod disk;
 mod drip;
 mod flood;
 mod hostile;

@@ -106,14 +106,25 @@ impl Daemon {
     /// # Errors
     /// When it does not come up; with its output.
     pub fn configured(name: &str, configuration: &str) -> Result<Self> {
+        Self::behind(&[], name, configuration)
+    }
+
+    /// The same, by way of a command that puts the daemon in its own place: its program and
+    /// arguments come behind those of `wrapper`.
+    ///
+    /// # Errors
+    /// When it does not come up; with its output.
+    pub fn behind(wrapper: &[&str], name: &str, configuration: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let folder = directory.path().to_str();
         let folder = folder.context("the folder for temporary files has a strange name")?;
         let socket = directory.path().join("milter.sock");
         let file = directory.path().join("config.toml");
         std::fs::write(&file, configuration.replace("{folder}", folder))?;
-        let mut command = Command::new(binary(name)?);
-        command.arg("--config").arg(&file);
+        let program = binary(name)?;
+        let mut words = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("--config").arg(&file);
         let mut process = Process::start(&mut command)?;
         process.wait_until("listening", || UnixStream::connect(&socket).is_ok())?;
         Ok(Self {
