@@ -280,10 +280,10 @@ async fn wait_for_log(daemon: &Daemon, before: usize, case: &Case, count: usize)
     }
 }
 
-/// What the daemon is told before it has said what it can do, and after it has.
+/// What the daemon is told before it has said what it can do.
 fn early() -> Vec<Case> {
-    use After::{Negotiation, Nothing};
-    use Then::{Closed, Refused, Taken};
+    use After::Nothing;
+    use Then::{Closed, Taken};
     let version = |version: u8| frame(b'O', &[0, 0, 0, version, 0, 0, 1, 0xff, 0, 0, 0, 0]);
     vec![
         case("version 0", Nothing, &version(0), Closed, "version 0"),
@@ -319,6 +319,14 @@ fn early() -> Vec<Case> {
             Closed,
             "out of order",
         ),
+    ]
+}
+
+/// What belongs to a message, before there is one.
+fn without_mail() -> Vec<Case> {
+    use After::Negotiation;
+    use Then::{Closed, Refused, Taken};
+    vec![
         case(
             "RCPT before MAIL",
             Negotiation,
@@ -364,16 +372,11 @@ fn early() -> Vec<Case> {
     ]
 }
 
-/// What is far too large, or far too much.
-fn large() -> Vec<Case> {
-    use After::{Header, Negotiation, Nothing};
-    use Then::{Closed, Taken};
+/// What is announced far too large, or is nothing like a frame.
+fn large_frames() -> Vec<Case> {
+    use After::{Header, Nothing};
+    use Then::Closed;
     let ascending: Vec<u8> = (0..=255u8).rev().cycle().take(64 << 10).collect();
-    let pairs = [b"C".to_vec(), b"\0\0".repeat(2000)].concat();
-    let value = [b"Cj\0".to_vec(), vec![b'x'; 100_000], vec![0]].concat();
-    let arguments = [b"<a@x>\0".to_vec(), b"\0".repeat(2000)].concat();
-    let address = [vec![b'x'; 100_000], vec![0]].concat();
-    let field = [b"X\0".to_vec(), vec![b'x'; (1 << 20) - 4], vec![0]].concat();
     vec![
         case("4 GB", Nothing, &[0xff; 5], Closed, "over the limit"),
         case("4 GB later", Header, &[0xff; 5], Closed, "over the limit"),
@@ -412,6 +415,19 @@ fn large() -> Vec<Case> {
             Closed,
             "over the",
         ),
+    ]
+}
+
+/// What is far too much of something.
+fn large_payloads() -> Vec<Case> {
+    use After::{Header, Negotiation};
+    use Then::{Closed, Taken};
+    let pairs = [b"C".to_vec(), b"\0\0".repeat(2000)].concat();
+    let value = [b"Cj\0".to_vec(), vec![b'x'; 100_000], vec![0]].concat();
+    let arguments = [b"<a@x>\0".to_vec(), b"\0".repeat(2000)].concat();
+    let address = [vec![b'x'; 100_000], vec![0]].concat();
+    let field = [b"X\0".to_vec(), vec![b'x'; (1 << 20) - 4], vec![0]].concat();
+    vec![
         case(
             "macros beyond number",
             Negotiation,
@@ -517,10 +533,10 @@ async fn payloads_that_are_none() {
 
 #[tokio::test]
 async fn frames_out_of_order() {
-    check_all([broken_order(), early()].concat()).await;
+    check_all([broken_order(), early(), without_mail()].concat()).await;
 }
 
 #[tokio::test]
 async fn frames_that_are_too_large_or_too_many() {
-    check_all(large()).await;
+    check_all([large_frames(), large_payloads()].concat()).await;
 }
