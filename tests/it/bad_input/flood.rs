@@ -223,7 +223,6 @@ async fn overflow(subject: &Subject, limited: Then) {
         );
         assert!(!log.contains("panicked"), "{what}:\n{log}");
         // The word on the message, whatever was said before.
-        // The word on the message, whatever was said before.
         let word = codes.last().map(|code| char::from(*code));
         let expected = if flood.then == Then::Tempfail {
             "t"
