@@ -75,7 +75,8 @@ impl Command {
     /// # Errors
     /// When the type is unknown or the payload does not fit it: a missing or misplaced NUL, too few
     /// bytes, bytes too many. Commands other than header fields and body have at most
-    /// [`COMMAND_MAX`] bytes, since they are kept longer than their message. Strings after a header field's value are ignored, as libmilter does.
+    /// [`COMMAND_MAX`] bytes, since they are kept longer than their message. Strings
+    /// after a header field's value are ignored, as libmilter does.
     pub fn parse(frame: Frame) -> Result<Self, WireError> {
         let code = frame.code;
         Self::read(frame)?.map_err(|reason| reason.of(code))

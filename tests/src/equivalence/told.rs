@@ -67,7 +67,7 @@ impl Seen {
                 name.escape_ascii(),
                 at.name(),
                 value.escape_ascii(),
-                other.map_or("none".to_owned(), |other| other.to_string())
+                other.map_or_else(|| "none".to_owned(), |other| other.to_string())
             ))
         })
     }

@@ -75,7 +75,7 @@ impl Session {
         match (answer, &mut child.asked) {
             (Answer::Progress, Some(asked)) => {
                 let total = asked.since + self.shared.limits.end_of_message;
-                // The MTA's patience limits the others, and what nobody waits for gets no more time.
+                // The MTA's patience limits the others; what nobody waits for gets no more time.
                 if child.member.shadow {
                     asked.until = (now + asked.allowed).min(total);
                 } else if !asked.leftover {
