@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +19,9 @@ use tempfile::TempDir;
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ends a process group when its own standard input ends: with this process, however that ends.
-const GUARD: &str = r#"read -r line; kill -s KILL -- "-$1""#;
+/// Ends a process group, and removes the folder of its output, when its own standard input ends: with
+/// this process, however that ends.
+const GUARD: &str = r#"read -r line; kill -s KILL -- "-$1"; rm -rf -- "$2""#;
 
 /// A running process.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        let guard = match guard(child.id()) {
+        let guard = match guard(child.id(), directory.path()) {
             Ok(guard) => guard,
             Err(error) => {
                 child.kill()?;
@@ -136,10 +137,11 @@ impl Process {
 }
 
 /// Starts what ends a process group after us.
-fn guard(group: u32) -> std::io::Result<Child> {
+fn guard(group: u32, directory: &Path) -> std::io::Result<Child> {
     Command::new("sh")
         .args(["-c", GUARD, "guard"])
         .arg(group.to_string())
+        .arg(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -209,11 +211,13 @@ mod tests {
         let file = folder.path().join("started");
         let mut test = Command::new(std::env::current_exe().unwrap());
         test.args(["--exact", "process::tests::is_killed"]);
+        test.env("TMPDIR", folder.path());
         let output = test.env(KILLED, &file).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
         let started = std::fs::read_to_string(&file).unwrap();
+        let left = || std::fs::read_dir(folder.path()).unwrap().count();
         let deadline = Instant::now() + PATIENCE;
-        while alive(started.trim()) {
+        while alive(started.trim()) || left() > 1 {
             assert!(Instant::now() < deadline, "{started} still runs");
             thread::sleep(Duration::from_millis(10));
         }
