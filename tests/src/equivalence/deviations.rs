@@ -89,7 +89,8 @@ pub fn new_addresses(scenario: &Scenario) -> Vec<Bytes> {
 /// * Filters that may not change the message hear of MAIL and of content side by side, so a later
 ///   one can hear of a message that an earlier one refuses. It cannot tell what the number of the
 ///   message would be for it in the server's own list: a script must not depend on it.
-/// * A filter that refuses content is connected anew for the next message, and counts from one.
+/// * A filter that refuses or accepts in the content is connected anew for the next message, and
+///   counts from one.
 /// * After a filter's quarantine Postfix asks no later filter; the orchestrator does, since what
 ///   a later one finds must not depend on what an earlier one suspects.
 fn on_any(scenario: &mut Scenario) {
@@ -120,8 +121,7 @@ fn on_any(scenario: &mut Scenario) {
     }
     let mut miscounts = false;
     for filter in &mut scenario.filters {
-        let refuses_content = |cue: &Cue| refuses(cue) && !matches!(cue.at, At::Mail | At::Data);
-        if miscounts || filter.cues.iter().any(refuses_content) {
+        if miscounts || filter.cues.iter().any(ends_content) {
             filter.cues.iter_mut().for_each(forget_numbers);
         }
         miscounts |= filter.cues.iter().any(refuses);
@@ -209,6 +209,13 @@ fn refuses(cue: &Cue) -> bool {
         At::Rcpt | At::EndOfMessage | At::Unknown | At::Connect | At::Helo
     );
     of_message && !passes(cue)
+}
+
+/// Whether its word on content may be the last one of the message.
+fn ends_content(cue: &Cue) -> bool {
+    let goes_on = |act: &Act| matches!(act, Act::Say(Reply::Continue | Reply::Skip));
+    let of_content = matches!(cue.at, At::Header | At::EndOfHeaders | At::Body);
+    of_content && !cue.acts.iter().all(goes_on)
 }
 
 fn passes(cue: &Cue) -> bool {

@@ -172,7 +172,8 @@ fn offer(dice: &mut Dice) -> Offer {
     } else {
         VERSION
     };
-    let macros = if dice.once_in(4) {
+    // Lists came with the newest version.
+    let macros = if version == VERSION && dice.once_in(4) {
         actions |= Actions::SET_MACRO_LIST;
         macros(dice)
     } else {
