@@ -140,7 +140,7 @@ impl Sendmail {
     /// When it cannot be found or does not come up; with its output.
     pub fn start(entries: &[Entry], sink: SocketAddr) -> Result<Self> {
         let installation = Installation::find()?;
-        let directory = tempfile::tempdir()?;
+        let directory = mta::private_folder()?;
         let folder = directory.path();
         let ip = private_address();
         let ports = free_ports(ip, entries.len())?.into_iter();

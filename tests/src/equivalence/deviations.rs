@@ -139,7 +139,16 @@ fn on_any(scenario: &mut Scenario) {
 /// What is different when the server is Postfix:
 ///
 /// * A filter that asks for no macros at a stage gets none; Postfix would send its usual ones.
+/// * After a discard Postfix tells the orchestrator of nothing until the message is over, of no
+///   unknown command either; the other filters of its own list would hear of that.
 fn on_postfix(scenario: &mut Scenario) {
+    let discards = |cue: &Cue| cue.acts.contains(&Act::Say(Reply::Discard));
+    let mut cues = scenario.filters.iter().flat_map(|filter| &filter.cues);
+    if cues.any(discards) {
+        for filter in &mut scenario.filters {
+            filter.cues.retain(|cue| cue.at != At::Unknown);
+        }
+    }
     for filter in &mut scenario.filters {
         filter.offer.macros.retain(|(_, list)| !list.is_empty());
     }

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use tempfile::TempDir;
 
 /// A way in: one port of the server, with its own list of filters.
 #[derive(Debug, Clone)]
@@ -56,6 +57,17 @@ pub fn private_address() -> std::net::Ipv4Addr {
     let [.., high, middle, low] = std::process::id().to_be_bytes();
     // 127.0.0.0/16 is left to everybody else.
     std::net::Ipv4Addr::new(127, high.saturating_add(1), middle, low)
+}
+
+/// A folder for a server's queue, in memory where that is possible: every message is synchronised to
+/// its file, and a full disk is no matter of the comparison.
+///
+/// # Errors
+/// When there can be none.
+pub fn private_folder() -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let in_memory = builder.prefix("equivalence-").tempdir_in("/dev/shm");
+    Ok(in_memory.or_else(|_| builder.tempdir())?)
 }
 
 /// So many free ports of an address.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::mta::{Entry, Fate, Mta, free_ports, private_address};
+use super::mta::{Entry, Fate, Mta, free_ports, private_address, private_folder};
 use crate::process::PATIENCE;
 
 /// Where Debian keeps the program.
@@ -88,7 +88,9 @@ impl Postfix {
     /// # Errors
     /// When it does not come up; with its log.
     pub fn configured(entries: &[Entry], sink: SocketAddr, lines: &str) -> Result<Self> {
-        let folder = folder()?;
+        let folder = private_folder()?;
+        // Postfix's own accounts must reach the queue.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let ip = private_address();
         let ports = free_ports(ip, entries.len())?;
         let addresses: Vec<SocketAddr> = ports
@@ -259,18 +261,6 @@ fn greet(address: SocketAddr) -> std::io::Result<()> {
     stream.write_all(b"QUIT\r\n")?;
     stream.read_to_end(&mut Vec::new())?;
     Ok(())
-}
-
-/// In memory where that is possible: every message is synchronised to its file.
-fn folder() -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    let folder = builder
-        .prefix("equivalence-")
-        .tempdir_in("/dev/shm")
-        .or_else(|_| builder.tempdir())?;
-    // Postfix's own accounts must reach the queue.
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    Ok(folder)
 }
 
 fn main_cf(folder: &Path, sink: SocketAddr) -> String {

@@ -15,6 +15,9 @@ use super::outcome::plain;
 /// Macros that differ by nature: ports, and how many connections there were just then.
 const BY_NATURE: &[&[u8]] = &[b"client_port", b"daemon_port", b"client_connections"];
 
+/// In place of the queue id of a message that was not taken.
+const UNKNOWN_ID: &[u8] = b"[message]";
+
 /// What a filter was told of one message that it saw to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Seen {
@@ -59,7 +62,8 @@ impl Seen {
     fn other_macro(&self, proxied: &Self) -> Option<String> {
         let mut steps = self.macros.iter().zip(&proxied.macros);
         steps.find_map(|((at, direct), (_, proxied))| {
-            let mut values = direct.iter();
+            // What Postfix still sends of an earlier message is of no use to anybody.
+            let mut values = direct.iter().filter(|(_, value)| **value != UNKNOWN_ID);
             let (name, value) = values.find(|(name, value)| proxied.get(*name) != Some(*value))?;
             let other = proxied.get(name).map(|other| other.escape_ascii());
             Some(format!(
@@ -79,6 +83,9 @@ pub(super) fn seen(told: &[Told], script: &FilterScript, ids: &[String]) -> Vec<
     let mut seen = Seen::default();
     let mut macros = Lookup::default();
     let mut connection = 0;
+    // An old connection can end while the next one is in use.
+    let mut told: Vec<&Told> = told.iter().collect();
+    told.sort_by_key(|one| one.connection);
     for one in told {
         let Ok(command) = &one.command else { continue };
         if connection != one.connection {
@@ -161,9 +168,8 @@ impl Lookup {
         let mut values = Values::new();
         for (name, value) in compared {
             let mut value = plain(value, ids);
-            // The id of a message that was not taken is known to nobody.
             if name == b"i" && !value.starts_with(b"[message ") {
-                value = b"[message]".to_vec();
+                value = UNKNOWN_ID.to_vec();
             }
             values.insert(name.to_vec(), value);
         }
