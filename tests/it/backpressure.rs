@@ -45,8 +45,8 @@ chain = ["slow"]
 /// buffers on the way. It is a tenth of the body.
 const AHEAD_MAX: usize = 4 * 1024 * 1024;
 
-/// What the daemon's memory may grow by: by the spool, by buffers, and by what the allocator does not
-/// give back.
+/// What the daemon's memory may grow by: by the spool, by buffers, and by what the allocator does
+/// not give back.
 const GROWTH_MAX: usize = 20 * 1024 * 1024;
 
 /// The piece of that number, unlike its neighbours.
