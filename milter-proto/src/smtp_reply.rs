@@ -65,8 +65,8 @@ impl SmtpReply {
     /// Reads what a filter sent (the payload of `SMFIR_REPLYCODE` without its NUL) and puts it in
     /// order: a lone `%` means itself and is doubled, as Postfix would have the client see it (to
     /// Sendmail it would make a 5xx of any reply); an enhanced code of another class is dropped
-    /// (where Postfix would take a digit for one, the general code stands before it), control and 8-bit
-    /// characters become `?`, lines over the limit go on in further ones.
+    /// (where Postfix would take a digit for one, the general code stands before it), control and
+    /// 8-bit characters become `?`, lines over the limit go on in further ones.
     ///
     /// # Errors
     /// When it does not begin with a 4xx or 5xx code, its lines have different codes, or there are

@@ -19,8 +19,8 @@ use tempfile::TempDir;
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ends a process group, and removes the folder of its output, when its own standard input ends: with
-/// this process, however that ends.
+/// Ends a process group, and removes the folder of its output, when its own standard input ends:
+/// with this process, however that ends.
 const GUARD: &str = r#"read -r line; kill -s KILL -- "-$1"; rm -rf -- "$2""#;
 
 /// A running process.

@@ -59,8 +59,8 @@ pub fn private_address() -> std::net::Ipv4Addr {
     std::net::Ipv4Addr::new(127, high.saturating_add(1), middle, low)
 }
 
-/// A folder for a server's queue, in memory where that is possible: every message is synchronised to
-/// its file, and a full disk is no matter of the comparison.
+/// A folder for a server's queue, in memory where that is possible: every message is synchronised
+/// to its file, and a full disk is no matter of the comparison.
 ///
 /// # Errors
 /// When there can be none.
