@@ -232,13 +232,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if begins {
             self.input = BytesMut::with_capacity(GULP);
         } else {
-            self.input.reserve(missing(&self.input).clamp(1, GULP));
+            // As what has come, not as what was announced: that costs the peer nothing.
+            let earned = (2 * self.input.len()).max(LARGE);
+            self.input
+                .reserve(missing(&self.input).clamp(1, GULP.min(earned)));
         }
         let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
         match &read {
             // Nothing to hold on to while nothing comes.
             Poll::Pending if begins => self.input = BytesMut::new(),
-            Poll::Ready(Ok(bytes)) if begins => self.bulk = *bytes >= GLANCE,
+            Poll::Ready(Ok(bytes)) if begins => {
+                self.bulk = *bytes >= GLANCE;
+                if !self.bulk {
+                    self.input = BytesMut::from(&self.input[..]);
+                }
+            }
             Poll::Pending | Poll::Ready(_) => {}
         }
         read
