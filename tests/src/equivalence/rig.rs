@@ -255,7 +255,12 @@ fn milters(lane: usize, way: &Way) -> Result<String> {
     let mut text = String::new();
     for (number, server) in way.servers.iter().enumerate() {
         let address = server.address();
-        write!(text, "[milter.l{lane}f{number}]\nsocket = \"{address}\"\n")?;
+        // A busy machine can keep the filters, which live in this process, waiting for long.
+        write!(
+            text,
+            "[milter.l{lane}f{number}]\nsocket = \"{address}\"\n\
+             connect_timeout = \"25s\"\ncommand_timeout = \"25s\"\n"
+        )?;
     }
     Ok(text)
 }

@@ -61,10 +61,15 @@ impl Sink {
     #[must_use]
     pub fn take(&self, queue_id: &str) -> Vec<Delivery> {
         let mark = format!("id {queue_id}");
+        // One id can be the beginning of another.
+        let is_it = |text: &[u8]| {
+            let behind = text.strip_prefix(mark.as_bytes()).map(<[u8]>::first);
+            behind.is_some_and(|byte| !byte.is_some_and(u8::is_ascii_alphanumeric))
+        };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let theirs = |delivery: &mut Delivery| {
-            let mut words = delivery.message.windows(mark.len());
-            words.any(|word| word == mark.as_bytes())
+            let message = &delivery.message;
+            (0..message.len()).any(|start| is_it(&message[start..]))
         };
         kept.extract_if(.., theirs).collect()
     }
