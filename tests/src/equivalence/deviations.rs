@@ -96,7 +96,9 @@ pub fn new_addresses(scenario: &Scenario) -> Vec<Bytes> {
 fn on_any(scenario: &mut Scenario) {
     for filter in &mut scenario.filters {
         if filter.offer.steps.contains(Steps::NO_MAIL) {
-            filter.cues.iter_mut().for_each(forget_numbers);
+            for cue in &mut filter.cues {
+                (cue.message, cue.nth) = (None, None);
+            }
         }
     }
     let refused_at = |filters: &[FilterScript], at: At| {
