@@ -161,7 +161,8 @@ fn on_postfix(scenario: &mut Scenario) {
 /// * For a parameter of a new recipient that it does not know Sendmail writes a line of its own
 ///   debugging between the replies, and the client loses count.
 /// * A filter that hears of no MAIL, or does not answer it, is told of no ABORT before DATA: it
-///   must not depend on counting.
+///   must not depend on counting. Any other one, as the orchestrator, hears of no unknown command
+///   between an ABORT and the next message.
 /// * Sendmail 8.17 mixes up the lists of macros for the end of the header and of the message: both
 ///   must be given, or neither.
 /// * A recipient that comes with room for parameters but without any makes Sendmail read the lists
@@ -175,13 +176,12 @@ fn on_sendmail(scenario: &mut Scenario) {
             for cue in &mut filter.cues {
                 (cue.message, cue.nth) = (None, None);
             }
+            filter.cues.retain(|cue| cue.at != At::Unknown);
         }
+        let is_end = |stage| matches!(stage, MacroStage::EndOfHeaders | MacroStage::EndOfMessage);
         let macros = &mut filter.offer.macros;
-        if !macros
-            .iter()
-            .any(|(stage, _)| *stage == MacroStage::EndOfHeaders)
-        {
-            macros.retain(|(stage, _)| *stage != MacroStage::EndOfMessage);
+        if macros.iter().filter(|(stage, _)| is_end(*stage)).count() == 1 {
+            macros.retain(|(stage, _)| !is_end(*stage));
         }
     }
     let deviates = |act: &Act| {

@@ -378,3 +378,98 @@ fn body(dice: &mut Dice) -> Vec<Bytes> {
         .map(|piece| Bytes::from_static(piece))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use milter_proto::testkit::SmtpStep;
+
+    use super::*;
+    use crate::equivalence::deviations;
+
+    /// The seeds of the ordinary tests.
+    fn set(server: &str, seeds: u64) -> Vec<Scenario> {
+        let of_seed = |seed| {
+            let mut scenario = scenario(seed);
+            deviations::leave_out(&mut scenario, server);
+            scenario
+        };
+        (1..=seeds).map(of_seed).collect()
+    }
+
+    fn cues(scenario: &Scenario) -> impl Iterator<Item = (&FilterScript, &Cue)> {
+        let filters = scenario.filters.iter();
+        filters.flat_map(|filter| filter.cues.iter().map(move |cue| (filter, cue)))
+    }
+
+    fn says(scenario: &Scenario, text: &str) -> bool {
+        scenario.to_string().contains(text)
+    }
+
+    fn commands(scenario: &Scenario) -> Vec<String> {
+        let steps = scenario.smtp.iter().flat_map(|dialogue| &dialogue.steps);
+        let verb = |step: &SmtpStep| match step {
+            SmtpStep::Command(line) => {
+                String::from_utf8_lossy(&line[..line.len().min(4)]).into_owned()
+            }
+            SmtpStep::Message(_) => "message".to_owned(),
+        };
+        steps.map(verb).collect()
+    }
+
+    /// A word to the MTA, as opposed to letting pass, at that command.
+    fn verdict_at(scenario: &Scenario, at: At) -> bool {
+        cues(scenario).any(|(_, cue)| cue.at == at && !cue.acts.is_empty())
+    }
+
+    #[test]
+    fn the_fixed_set_reaches_every_kind() {
+        let set = set("postfix", 80);
+        let check = |kind: &str, is: &dyn Fn(&Scenario) -> bool| {
+            assert!(set.iter().any(is), "no scenario has {kind}");
+        };
+        for at in STAGES {
+            check(at.name(), &|one| verdict_at(one, *at));
+        }
+        check("four filters", &|one| one.filters.len() == 4);
+        check("a strict route", &|one| one.chain.strict);
+        check("a lone %", &|one| {
+            let texts = ["a lone % sign", "at the end %", "and %s"];
+            texts.iter().any(|text| says(one, text))
+        });
+        check("another class", &|one| says(one, "another class"));
+        check("several lines", &|one| says(one, "\\r\\n"));
+        check("no parameters", &|one| says(one, "frame \"2<par"));
+        check("parameters", &|one| {
+            says(one, "NOTIFY=SUCCESS ORCPT=rfc822;o@x.test")
+        });
+        check("lists of macros", &|one| says(one, "macros end-of-headers"));
+        check("a skipped body", &|one| says(one, ": skip"));
+        check("XCLIENT", &|one| commands(one).contains(&"XCLI".to_owned()));
+        check("RSET", &|one| commands(one).contains(&"RSET".to_owned()));
+        check("several connections", &|one| one.smtp.len() > 1);
+        check("a word about refused recipients", &|one| {
+            let wants = |filter: &FilterScript| filter.offer.steps.contains(Steps::RCPT_REJECTED);
+            cues(one).any(|(filter, cue)| cue.at == At::Rcpt && wants(filter))
+        });
+        check("a greeting in a message", &|one| {
+            let commands = commands(one);
+            commands.windows(2).any(|pair| {
+                let inside = ["MAIL", "RCPT"].contains(&&*pair[0]);
+                inside && ["EHLO", "HELO"].contains(&&*pair[1])
+            })
+        });
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_at_once() {
+        for server in ["postfix", "sendmail"] {
+            for (number, scenario) in set(server, 200).iter().enumerate() {
+                assert!(
+                    deviations::has_none(scenario, server),
+                    "seed {}",
+                    number + 1
+                );
+            }
+        }
+    }
+}
