@@ -133,6 +133,8 @@ pub(crate) struct Message {
     pub(crate) end_of_headers: Option<Told>,
     /// The body as the filters of the segment see it.
     pub(crate) body: Spool,
+    /// Some of it has come, if only an empty piece.
+    pub(crate) body_begun: bool,
     /// A filter has replaced it.
     pub(crate) body_replaced: bool,
     /// The MTA was told to skip what was left of it.
@@ -167,6 +169,7 @@ impl Message {
             header_complete: false,
             end_of_headers: None,
             body: Spool::new(Arc::clone(&limits.spool)),
+            body_begun: false,
             body_replaced: false,
             body_cut: false,
             end: None,

@@ -95,6 +95,20 @@ impl Session {
         }
     }
 
+    /// Whether a filter gives one answer after the other to content, of which the MTA need not wait
+    /// for the last.
+    fn keeps_up(&self, index: usize, pending: Pending) -> bool {
+        let asked = self.children[index].asked;
+        let length = self
+            .message
+            .as_ref()
+            .map_or(0, |message| message.body.len());
+        matches!(pending.at, Some(Position::Body(_)))
+            && !self.is_strict()
+            && asked.is_some_and(|asked| asked.since > pending.since)
+            && self.lag_of(index, length) <= self.shared.limits.lag
+    }
+
     /// The MTA must be answered now: whoever keeps it waiting has failed.
     fn out_of_time(&mut self, pending: Pending) {
         for index in 0..self.children.len() {
@@ -111,6 +125,7 @@ impl Session {
                     child.is_active()
                         && !child.reached(pending.target)
                         && self.has_turn(index, pending.target)
+                        && !self.keeps_up(index, pending)
                 }
             };
             if late && !child.member.shadow {

@@ -53,23 +53,24 @@ impl Session {
         let (Some(message), Some(lineup)) = (&self.message, &self.lineup) else {
             return 0;
         };
-        let length = message.body.len();
         let reading = lineup.segment(message.segment);
-        reading
-            .into_iter()
-            .flat_map(Segment::members)
-            .map(|index| &self.children[index])
-            .filter(|child| child.is_active() && !child.member.shadow)
-            // Told of the client anew and refusing it, a filter reads no further.
-            .filter(|child| child.refusal.is_none())
-            .filter_map(|child| child.part.as_ref())
-            .map(|part| match part.position {
-                Position::Body(offset) => length - offset,
-                Position::EndOfMessage | Position::Finished => 0,
-                _ => length,
-            })
-            .max()
-            .unwrap_or_default()
+        let members = reading.into_iter().flat_map(Segment::members);
+        let lags = members.map(|index| self.lag_of(index, message.body.len()));
+        lags.max().unwrap_or_default()
+    }
+
+    /// Bytes of a body of `length` that have not been told to a filter yet.
+    pub(super) fn lag_of(&self, index: usize, length: u64) -> u64 {
+        let child = &self.children[index];
+        // Told of the client anew and refusing it, a filter reads no further.
+        if !child.is_active() || child.member.shadow || child.refusal.is_some() {
+            return 0;
+        }
+        match child.part.as_ref().map(|part| part.position) {
+            Some(Position::Body(offset)) => length - offset,
+            None | Some(Position::EndOfMessage | Position::Finished) => 0,
+            Some(_) => length,
+        }
     }
 
     /// A segment in which everybody has accepted, or failed in a way that lets the message pass,
@@ -243,7 +244,7 @@ impl Session {
             return Move::Wait;
         };
         let child = &self.children[index];
-        let begun = message.body.len() > 0 || message.end.is_some();
+        let begun = message.body_begun || message.end.is_some();
         if !begun && child.takes_content_at_once() && !self.is_strict() {
             return Move::Wait;
         }

@@ -243,7 +243,7 @@ impl Session {
 
     /// Whether the MTA need not wait for what filters say to a piece of the content: it takes
     /// nothing back, and what they say counts at its next question. Except where everybody may
-    /// want no more of the body.
+    /// want no more of the body, or somebody takes it too slowly.
     fn answers_ahead(&self, at: Position) -> bool {
         let wants_all = |index: &usize| {
             let child = &self.children[*index];
@@ -252,6 +252,7 @@ impl Session {
         !self.is_strict()
             && match at {
                 Position::Header(_) | Position::EndOfHeaders => true,
+                Position::Body(_) if self.lag() > self.shared.limits.lag => false,
                 Position::Body(_) => !self.mta.has(Steps::SKIP) || self.order.iter().any(wants_all),
                 _ => false,
             }

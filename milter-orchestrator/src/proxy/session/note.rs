@@ -266,6 +266,7 @@ impl Session {
         let Some(message) = &mut self.message else {
             return (Position::Finished, Position::Finished);
         };
+        message.body_begun = true;
         let from = message.body.len();
         if message.decided.is_none()
             && let Err(error) = message.body.append(chunk)

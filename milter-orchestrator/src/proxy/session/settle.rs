@@ -144,15 +144,17 @@ impl Session {
         counters.answer(asked.at.phase(), word, took);
         child.unproven = false;
         if let Some(at) = child.ahead.pop_front() {
+            // A kept connection has shown by now that it works.
+            let allowed = child.member.timeouts.command;
             let until = match asked.leftover {
                 true => asked.until,
-                false => self.now + asked.allowed,
+                false => self.now + allowed,
             };
-            let since = self.now;
             child.asked = Some(Asked {
                 at,
-                since,
+                since: self.now,
                 until,
+                allowed,
                 ..asked
             });
         }

@@ -1,11 +1,14 @@
 //! Header fields and body are told to a filter without waiting for its answer to each, and the MTA
 //! is answered before.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use milter_proto::edit::Edit;
 use milter_proto::wire::{Command, Reply, Steps};
 
-use super::harness::{Act, Filter, Stage, header};
+use super::harness::{Act, Filter, PATIENCE, Stage, header, settle};
+use crate::member::OnFailure;
 
 /// A filter that answers everything and wants everything.
 fn plain(name: &'static str) -> Filter {
@@ -128,4 +131,97 @@ async fn a_filter_that_crashes_in_the_middle_is_told_all_again() {
         stage.closed().await;
         assert_eq!(stage.heard(0, 1), format!("{INTRODUCTION} {CONTENT} E Q"));
     }
+}
+
+#[tokio::test]
+async fn an_empty_chunk_keeps_nobody_waiting() {
+    // Nobody else can be told of it, and the first filter has not begun.
+    let filters = vec![Filter::new("a").steps(Steps::NO_BODY), Filter::new("b")];
+    let stage = Stage::with_limits(vec![filters], |limits| {
+        limits.stage_postfix = Duration::from_secs(3);
+    });
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    mta.envelope().await;
+    for command in [
+        header("A", " b"),
+        Command::EndOfHeaders,
+        Command::Body(Bytes::new()),
+    ] {
+        assert_eq!(mta.ask(command).await, Reply::Continue);
+    }
+    assert_eq!(mta.end().await.1, Reply::Continue);
+    mta.quit().await.unwrap();
+    stage.closed().await;
+    assert!(
+        stage.heard(0, 0).contains("L:A=b N E"),
+        "{}",
+        stage.heard(0, 0)
+    );
+}
+
+#[tokio::test]
+async fn whoever_is_far_behind_with_the_body_has_failed_in_time() {
+    let stuck = plain("a").on_nth('L', 0, Act::Hang);
+    let stuck = stuck.on_failure(OnFailure::Accept);
+    let stage = Stage::with_limits(vec![vec![stuck, plain("b")]], |limits| {
+        limits.lag = 1000;
+        limits.stage_postfix = Duration::from_secs(3);
+    });
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    mta.envelope().await;
+    assert_eq!(mta.ask(header("A", " b")).await, Reply::Continue);
+    assert_eq!(mta.ask(Command::EndOfHeaders).await, Reply::Continue);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        // More than sockets hold: it is not read.
+        let chunk = Command::Body(Bytes::from(vec![b'x'; 60_000]));
+        assert_eq!(mta.ask(chunk).await, Reply::Continue);
+    }
+    // Its own time is not over by far.
+    assert!(begun.elapsed() < PATIENCE / 2);
+    assert_eq!(mta.end().await.1, Reply::Continue);
+    assert_eq!(stage.body(1, 0).len(), 1_200_000);
+}
+
+#[tokio::test]
+async fn who_answers_many_fields_slowly_is_not_hurried_by_the_body() {
+    let slow = Act::after(600, Act::Say(vec![Reply::Continue]));
+    let filter = Filter::new("a").on('L', slow);
+    let stage = Stage::with_limits(vec![vec![filter]], |limits| {
+        limits.stage_postfix = Duration::from_secs(2);
+    });
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    mta.envelope().await;
+    for _ in 0..6 {
+        assert_eq!(mta.ask(header("A", " b")).await, Reply::Continue);
+    }
+    assert_eq!(mta.ask(Command::EndOfHeaders).await, Reply::Continue);
+    let chunk = Command::Body(Bytes::from_static(b"x\r\n"));
+    assert_eq!(mta.ask(chunk).await, Reply::Continue);
+    assert_eq!(mta.end().await.1, Reply::Continue);
+    assert_eq!(stage.connections(0), 1);
+}
+
+#[tokio::test]
+async fn a_kept_connection_has_only_its_first_answer_to_prove_itself() {
+    let silent =
+        Steps::NR_CONNECT | Steps::NR_HELO | Steps::NR_MAIL | Steps::NR_RCPT | Steps::NR_DATA;
+    let slow = Act::after(2500, Act::Say(vec![Reply::Continue]));
+    let filter = Filter::new("a").steps(silent).pool(1).on('B', slow);
+    let stage = Stage::new(vec![vec![filter]]);
+    for client in 0..2 {
+        let mut mta = stage.mta().await;
+        mta.greet().await;
+        assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
+        mta.quit().await.unwrap();
+        let begun = Instant::now();
+        while stage.heard(0, 0).matches('K').count() <= client {
+            assert!(begun.elapsed() < PATIENCE, "{}", stage.heard(0, 0));
+            settle().await;
+        }
+    }
+    assert_eq!(stage.connections(0), 1);
 }
