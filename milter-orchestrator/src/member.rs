@@ -4,7 +4,7 @@
 //! counts what it did. Nothing here connects, waits or decides; failure shows only as counters and
 //! a last error.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -128,6 +128,7 @@ pub struct Health {
     last_error: Mutex<Option<LastError>>,
     negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
+    out_of_step: AtomicBool,
 }
 
 /// The latest thing that went wrong.
@@ -195,6 +196,18 @@ impl Health {
             .last_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Whether it has given one answer to each question so far, as far as could be seen. Where it
+    /// has not, an answer too many is noticed only if one question is asked at a time.
+    #[must_use]
+    pub fn keeps_step(&self) -> bool {
+        !self.out_of_step.load(Ordering::Relaxed)
+    }
+
+    /// It said something that nothing had asked for: for the proxy.
+    pub fn lose_step(&self) {
+        self.out_of_step.store(true, Ordering::Relaxed);
     }
 
     /// Messages on which the filter said its own word.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milter_proto::edit::Edit;
-use milter_proto::session::{Event, MtaSide, ProtocolError, Stage};
+use milter_proto::session::{Event, Fault, MtaSide, ProtocolError, Reason, Stage};
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Command, Steps};
 use thiserror::Error;
@@ -90,6 +90,21 @@ impl ChildError {
                 Failure::Desync
             }
             Self::Edits(_) | Self::Body(_) => Failure::Oversize,
+        }
+    }
+
+    /// Whether it said something that nothing had asked for.
+    pub(crate) fn is_out_of_step(&self) -> bool {
+        match self {
+            Self::Surplus => true,
+            Self::Protocol(error) => {
+                let reasons = (&error.fault, &error.reason);
+                matches!(
+                    reasons,
+                    (Fault::Filter, Reason::Unasked(_) | Reason::EditTooEarly(_))
+                )
+            }
+            _ => false,
         }
     }
 
@@ -420,9 +435,11 @@ impl Child {
 
     /// Whether it can be told more of a message's content before it has answered. One that may skip
     /// the rest is asked piece by piece, since it would be told what it does not want; and where
-    /// it expects no MAIL, libmilter takes content that follows a refusal for a new message.
+    /// it expects no MAIL, libmilter takes content that follows a refusal for a new message. One that
+    /// has answered too often before would not be noticed: its answer to the last of the content
+    /// would be taken for that to the end of the message.
     pub(crate) fn takes_content_at_once(&self) -> bool {
-        !self.has(Steps::SKIP) && !self.has(Steps::NO_MAIL)
+        !self.has(Steps::SKIP) && !self.has(Steps::NO_MAIL) && self.member.health.keeps_step()
     }
 
     /// Whether the answers that are owed are about content of the message in hand, and more of it

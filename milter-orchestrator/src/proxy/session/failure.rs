@@ -66,6 +66,9 @@ impl Session {
             return;
         }
         let child = &mut self.children[index];
+        if error.is_out_of_step() {
+            child.member.health.lose_step();
+        }
         child.disconnect(Link::Failed);
         // So that nothing that was read with it is taken for something new.
         child.generation = child.generation.wrapping_add(1);

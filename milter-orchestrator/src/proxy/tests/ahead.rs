@@ -225,3 +225,27 @@ async fn a_kept_connection_has_only_its_first_answer_to_prove_itself() {
     }
     assert_eq!(stage.connections(0), 1);
 }
+
+#[tokio::test]
+async fn a_filter_that_was_out_of_step_is_not_told_ahead_any_more() {
+    let twice = Act::Say(vec![Reply::Continue, Reply::Continue]);
+    let slow = Act::after(100, Act::Say(vec![Reply::Continue]));
+    let filter = plain("a").on_nth('L', 0, twice).on('B', slow);
+    let stage = Stage::new(vec![vec![filter.on('E', Act::Say(vec![Reply::Reject]))]]);
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    // Its answer to the body is taken for the last word: nobody can tell.
+    mta.message("x\r\n").await;
+    let begun = Instant::now();
+    while stage.members[0].health.keeps_step() {
+        assert!(begun.elapsed() < PATIENCE, "{}", stage.heard(0, 0));
+        settle().await;
+    }
+    // Step by step the two answers come together.
+    assert_eq!(mta.message("x\r\n").await.1, Reply::TempFail);
+    assert!(
+        stage.heard(0, 1).ends_with("T L:Received=r1"),
+        "{}",
+        stage.heard(0, 1)
+    );
+}
