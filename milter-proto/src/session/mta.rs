@@ -90,6 +90,8 @@ pub struct MtaSide {
     owed: Option<Question>,
     /// What is answered after that, in this order: content that was told ahead.
     ahead: VecDeque<Question>,
+    /// Content was told behind all of that which is not answered.
+    unanswered: bool,
     /// The filter gave its last word on a message while more of it was on the way. libmilter's
     /// say nothing about the rest, others may: no further answer can be told from those.
     spent: bool,
@@ -121,6 +123,7 @@ impl MtaSide {
             options,
             owed: None,
             ahead: VecDeque::new(),
+            unanswered: false,
             spent: false,
             mute: Mute::No,
             skip_headers: false,
@@ -443,6 +446,7 @@ impl MtaSide {
         }
         commands.push(command);
         let question = question.filter(|_| !unanswered);
+        self.unanswered = question.is_none() && self.owed.is_some();
         match (question, self.owed) {
             (Some(question), Some(_)) => self.ahead.push_back(question),
             (Some(_), None) => self.owed = question,
@@ -482,6 +486,7 @@ impl MtaSide {
     /// Ends the question, and the message where the verdict does.
     fn settle(&mut self, question: Question, verdict: Verdict) -> Verdict {
         self.owed = self.ahead.pop_front();
+        let told_more = self.owed.is_some() || self.unanswered;
         let greeting = matches!(question, Question::Connect | Question::Helo);
         let meaningless = match verdict {
             // Postfix ignores it there, and Sendmail would switch every other filter off.
@@ -505,7 +510,7 @@ impl MtaSide {
             _ => false,
         };
         let ended = question.is_ended_by(&verdict);
-        if self.owed.is_some() && verdict != Verdict::Continue {
+        if told_more && verdict != Verdict::Continue {
             self.owed = None;
             self.ahead.clear();
             self.spent = true;

@@ -61,6 +61,26 @@ fn a_last_word_before_the_last_event_spends_the_connection() {
         let expected = format!("LLLN {replies} 0");
         check(none, "CcMcRcTc", "LLLN", &replies, &expected);
     }
+    // So does content behind it that needs no answer.
+    for (steps, ahead, replies, left) in [
+        (Steps::NR_BODY, "LNBB", "cr", "x"),
+        (Steps::NR_BODY, "LNBB", "cc", "0"),
+        (Steps::NR_EOH, "LN", "a", "x"),
+        (Steps::NR_EOH, "LNB", "cr", "0"),
+        (Steps::NR_HEADER | Steps::NR_EOH, "LNB", "r", "0"),
+        (Steps::NR_BODY | Steps::NO_BODY, "LNBB", "cr", "0"),
+    ] {
+        let expected = ahead.replace(
+            'B',
+            if steps.contains(Steps::NO_BODY) {
+                ""
+            } else {
+                "B"
+            },
+        );
+        let expected = format!("{expected} {replies} {left}");
+        check(steps, "CcMcRcTc", ahead, replies, &expected);
+    }
     let mut side = agreed(6, none);
     play(&mut side, "CcMcRcTc");
     for _ in 0..3 {
