@@ -190,12 +190,12 @@ async fn who_answers_many_fields_slowly_is_not_hurried_by_the_body() {
     let slow = Act::after(600, Act::Say(vec![Reply::Continue]));
     let filter = Filter::new("a").on('L', slow);
     let stage = Stage::with_limits(vec![vec![filter]], |limits| {
-        limits.stage_postfix = Duration::from_secs(2);
+        limits.stage_postfix = Duration::from_secs(3);
     });
     let mut mta = stage.mta().await;
     mta.greet().await;
     mta.envelope().await;
-    for _ in 0..6 {
+    for _ in 0..8 {
         assert_eq!(mta.ask(header("A", " b")).await, Reply::Continue);
     }
     assert_eq!(mta.ask(Command::EndOfHeaders).await, Reply::Continue);
