@@ -79,6 +79,17 @@ filter two
 "#,
     ),
     (
+        "parameters of a sender outlive it",
+        r#"
+filter one
+  actions change-sender
+  at end: sender "<one@from.test>" "RET=HDRS ENVID=e1"; continue
+filter two
+  actions change-sender
+  at end: sender "<two@from.test>"; continue
+"#,
+    ),
+    (
         "quarantine by the last filter",
         r#"
 filter one

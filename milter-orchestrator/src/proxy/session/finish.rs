@@ -219,9 +219,12 @@ fn keep_envelope(message: &mut Message, name: &str, edits: &[Edit]) {
                 message.envelope.push(edit.clone());
             }
             Edit::ChangeSender { .. } => {
-                // The last one counts, where it stands.
-                let is_other = |other: &Edit| !matches!(other, Edit::ChangeSender { .. });
-                message.envelope.retain(is_other);
+                // The last one counts, where it stands; parameters that came with one before stay.
+                let of_use = |other: &Edit| match other {
+                    Edit::ChangeSender { args, .. } => !args.is_empty(),
+                    _ => true,
+                };
+                message.envelope.retain(of_use);
                 message.envelope.push(edit.clone());
             }
             Edit::AddHeader { .. }
