@@ -141,10 +141,13 @@ pub struct Route {
     pub chain: Option<Vec<Names>>,
     /// Every event goes to one filter at a time, and to the next one only when it has let it pass,
     /// as in the MTA itself: a filter behind one that refuses never hears of it, and the MTA has
-    /// the answer to each header field before it sends the next. Slower; for filters that learn,
-    /// count or deliver, and for those that cannot be told a header field before they have answered
-    /// to the one before. Otherwise filters work at the same time where none of them can change
-    /// what another one reads.
+    /// the answer to each header field before it sends the next. Also as in the MTA itself: Postfix
+    /// asks nobody behind a filter that quarantines, a filter's last reason for that counts,
+    /// Sendmail asks nobody about a client that one filter discards at CONNECT, values of header
+    /// fields are not cleaned of stray line ends, and macros that Postfix repeats are passed on.
+    /// Slower; for filters that learn, count or deliver, and for those that cannot be told a header
+    /// field before they have answered to the one before. Otherwise filters work at the same time
+    /// where none of them can change what another one reads.
     pub strict: bool,
 }
 

@@ -77,6 +77,9 @@ fn describe(text: &mut String, chain: &Chain, known: &Profiles) {
         *text += "The message passes unfiltered: the chain is empty.\n";
         return;
     }
+    if chain.strict {
+        *text += "Strict: every event goes to one filter at a time, as in the MTA itself.\n";
+    }
     let members: Vec<&Arc<Member>> = chain.members().collect();
     let groups: Vec<Vec<Reach>> = chain
         .segments
@@ -151,6 +154,7 @@ mod tests {
     use milter_proto::wire::{Actions, Steps};
 
     use crate::blueprint::{self, tests::settings};
+    use crate::config::Names;
 
     use super::*;
 
@@ -199,6 +203,31 @@ route inbound: matches
         assert_eq!(
             explained("inbound", Some("192.0.2.1"), Some(false)),
             expected
+        );
+    }
+
+    #[test]
+    fn a_strict_route_says_so() {
+        let mut settings = settings();
+        let names = ["dkim", "spam"].map(|name| Names(vec![name.to_owned()]));
+        for route in &mut settings.route {
+            route.strict = true;
+            route.chain = Some(names.to_vec());
+        }
+        let blueprint = blueprint::draw(&settings).unwrap();
+        let facts = Facts {
+            listen: "inbound",
+            client: Fact::NotYet,
+            authenticated: Fact::Known(false),
+        };
+        let text = explain(&blueprint.routes, &facts, &Profiles::new());
+        assert!(
+            text.contains("\nStrict: every event goes to one filter at a time"),
+            "{text}"
+        );
+        assert!(
+            text.contains("2. then, since the route is strict:\n   - spam"),
+            "{text}"
         );
     }
 

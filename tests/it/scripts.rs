@@ -36,6 +36,7 @@ scripts! {
     case_148_mail_is_always_answered
     case_149_macro_lists_are_united
     case_149_macros_at_a_helo_that_nobody_wants
+    case_149_macros_that_postfix_repeats
     case_150_an_empty_macro_list
     case_151_an_old_mta
     case_152_leading_space_only_where_the_mta_has_it

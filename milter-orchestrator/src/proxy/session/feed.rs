@@ -337,10 +337,15 @@ impl Session {
         let Link::Up(side) = &mut child.link else {
             return false;
         };
-        let macros = told.macros.as_ref().and_then(|pairs| {
-            let code = told.event.clone().into_command().code();
-            macros_for(side.options(), agreed, code, pairs)
-        });
+        let macros = match &told.macros {
+            None if self.repeated.is_empty() => None,
+            pairs => {
+                let code = told.event.clone().into_command().code();
+                let repeated = self.repeated.iter().find(|(stage, _)| *stage == code);
+                let pairs = pairs.as_ref().or_else(|| repeated.map(|(_, pairs)| pairs));
+                pairs.and_then(|pairs| macros_for(side.options(), agreed, code, pairs))
+            }
+        };
         let ahead = child.asked.is_some();
         let sent = if ahead {
             side.send_ahead(told.event, macros.as_deref())
@@ -392,6 +397,12 @@ impl Session {
 /// The macros that a filter gets of those that came for a command: those it named for the stage, or
 /// without a list those that the MTA would have sent without one.
 fn macros_for(answer: &Offer, agreed: Option<&Offer>, code: u8, pairs: &Pairs) -> Option<Pairs> {
+    // What Postfix repeats is what it sends, or would, at these stages.
+    let code = match code {
+        b'L' => b'N',
+        b'B' => b'E',
+        code => code,
+    };
     let list = |options: &Offer| {
         let listed = options.actions.contains(Actions::SET_MACRO_LIST);
         let stage = MacroStage::from_code(code).filter(|_| listed)?;

@@ -238,6 +238,7 @@ impl Session {
         self.introduction = Introduction::default();
         // Nothing that was said of one client is true of the next.
         self.macros.clear();
+        self.repeated.clear();
         self.loose.clear();
         self.disband();
         for index in 0..self.children.len() {

@@ -45,7 +45,7 @@ use std::time::Instant;
 
 use milter_proto::net::Peer;
 use milter_proto::session::{FilterSide, ProtocolError, Step};
-use milter_proto::wire::{Actions, Command, MacroStage, Offer, Reply, Steps};
+use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
 use self::lineup::Lineup;
 use self::outgoing::Outgoing;
@@ -134,6 +134,9 @@ pub(crate) struct Session {
     introduction: Introduction,
     /// The latest macro frame of each kind that no event has taken yet.
     macros: Vec<(u8, Pairs)>,
+    /// The latest macro frame of each kind that Postfix repeats before every event of it; in
+    /// strict chains only.
+    repeated: Vec<(u8, Pairs)>,
     /// Macros of events of the message that the MTA leaves out.
     loose: Vec<Loose>,
     loose_number: u32,
@@ -163,6 +166,7 @@ impl Session {
             order: Arc::default(),
             introduction: Introduction::default(),
             macros: Vec::new(),
+            repeated: Vec::new(),
             loose: Vec::new(),
             loose_number: 0,
             message: None,
@@ -276,16 +280,8 @@ impl Session {
     }
 
     fn receive(&mut self, command: Command) -> Result<Step, ProtocolError> {
-        if let Command::Macros(macros) = &command
-            && MacroStage::from_code(macros.stage).is_some()
-        {
-            let pairs = macros.pairs.iter();
-            // Copied: see `Told::detached`.
-            let pairs = pairs.map(|(name, value)| (name.to_vec().into(), value.to_vec().into()));
-            self.macros.retain(|(stage, _)| *stage != macros.stage);
-            let pairs: Pairs = pairs.collect();
-            self.note_loose_macros(macros.stage, &pairs);
-            self.macros.push((macros.stage, pairs));
+        if let Command::Macros(macros) = &command {
+            self.note_macros(macros);
         }
         let step = self.side.receive(command)?;
         if let Some(complaint) = self.side.take_complaint() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use milter_proto::message::Header;
 use milter_proto::session::{Event, ProtocolError};
 use milter_proto::verdict::Verdict;
-use milter_proto::wire::Steps;
+use milter_proto::wire::{MacroStage, Macros, Steps};
 
 use super::{Loose, Pending, Session};
 use crate::proxy::child::Link;
@@ -92,8 +92,31 @@ impl Session {
         Some(self.macros.swap_remove(place).1)
     }
 
+    /// Keeps macros for the event that they belong to. Those that Postfix repeats before each
+    /// header field, piece of the body and unknown command say nothing new, and libmilter drops
+    /// them: they are for strict chains.
+    pub(super) fn note_macros(&mut self, macros: &Macros) {
+        let stage = macros.stage;
+        let is_repeated = matches!(stage, b'L' | b'B' | b'U') && self.is_strict();
+        if MacroStage::from_code(stage).is_none() && !is_repeated {
+            return;
+        }
+        let pairs = macros.pairs.iter();
+        // Copied: see `Told::detached`.
+        let pairs = pairs.map(|(name, value)| (name.to_vec().into(), value.to_vec().into()));
+        let pairs: Pairs = pairs.collect();
+        if is_repeated {
+            self.repeated.retain(|(known, _)| *known != stage);
+            self.repeated.push((stage, pairs));
+            return;
+        }
+        self.macros.retain(|(known, _)| *known != stage);
+        self.note_loose_macros(stage, &pairs);
+        self.macros.push((stage, pairs));
+    }
+
     /// Keeps macros for which no event will come, until the filters are told of the next one.
-    pub(super) fn note_loose_macros(&mut self, stage: u8, pairs: &Pairs) {
+    fn note_loose_macros(&mut self, stage: u8, pairs: &Pairs) {
         let (step, at) = match stage {
             b'H' => (Steps::NO_HELO, Position::Mail),
             b'R' => (Steps::NO_RCPT, Position::Rcpt(0)),
