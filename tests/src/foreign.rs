@@ -14,6 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use milter_proto::net::Address;
+use nix::sys::stat::{Mode, umask};
 use tempfile::TempDir;
 
 use crate::compiled;
@@ -60,8 +61,7 @@ impl Foreign {
         prepare: impl FnOnce(&Path, SocketAddr, &mut Command) -> Result<()>,
     ) -> Result<Self> {
         let program = program(name).with_context(|| format!("{name} is not installed"))?;
-        let folder = tempfile::tempdir()?;
-        // Some go on as another user.
+        let folder = folder_of_others()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let ip = private_address();
         let port = free_ports(ip, 1)?.pop().context("no free port")?;
@@ -170,7 +170,7 @@ impl Spamd {
     /// When it is not installed or does not come up; with its output.
     pub fn start() -> Result<Self> {
         let program = program("spamd").context("spamd is not installed")?;
-        let folder = tempfile::tempdir()?;
+        let folder = folder_of_others()?;
         let path = |name: &str| folder.path().join(name);
         let socket = path("spamd.sock");
         for name in ["site", "home"] {
@@ -199,6 +199,13 @@ impl Spamd {
             _folder: folder,
         })
     }
+}
+
+/// A folder whose files others will be able to read: some filters go on as another user, whatever
+/// the umask is that they are started with.
+fn folder_of_others() -> Result<TempDir> {
+    umask(Mode::from_bits_truncate(0o022));
+    Ok(tempfile::tempdir()?)
 }
 
 /// A socket as Sendmail writes it, which everything built on libmilter understands.
