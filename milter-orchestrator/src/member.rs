@@ -205,9 +205,9 @@ impl Health {
         !self.out_of_step.load(Ordering::Relaxed)
     }
 
-    /// It said something that nothing had asked for: for the proxy.
-    pub fn lose_step(&self) {
-        self.out_of_step.store(true, Ordering::Relaxed);
+    /// It said something that nothing had asked for: for the proxy. Whether that is news.
+    pub fn lose_step(&self) -> bool {
+        !self.out_of_step.swap(true, Ordering::Relaxed)
     }
 
     /// Messages on which the filter said its own word.

@@ -97,13 +97,12 @@ impl ChildError {
     pub(crate) fn is_out_of_step(&self) -> bool {
         match self {
             Self::Surplus => true,
-            Self::Protocol(error) => {
-                let reasons = (&error.fault, &error.reason);
-                matches!(
-                    reasons,
-                    (Fault::Filter, Reason::Unasked(_) | Reason::EditTooEarly(_))
-                )
-            }
+            Self::Protocol(error) => match error.reason {
+                // A sign of progress may cross its answer, and is none.
+                Reason::Unasked(code) => error.fault == Fault::Filter && code != b'p',
+                Reason::EditTooEarly(_) => true,
+                _ => false,
+            },
             _ => false,
         }
     }

@@ -66,8 +66,9 @@ impl Session {
             return;
         }
         let child = &mut self.children[index];
-        if error.is_out_of_step() {
-            child.member.health.lose_step();
+        if error.is_out_of_step() && child.member.health.lose_step() {
+            let filter = &child.member.name;
+            tracing::debug!(%filter, "filter out of step, told content piece by piece from now on");
         }
         child.disconnect(Link::Failed);
         // So that nothing that was read with it is taken for something new.
