@@ -9,6 +9,8 @@
 //! Header fields and body can be told without waiting for each answer ([`MtaSide::send_ahead`]): a
 //! filter reads one command after the other from its socket and cannot tell the difference.
 
+mod agree;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -22,7 +24,9 @@ use crate::wire::command::Command;
 use crate::wire::macros::Macros;
 use crate::wire::options::{Actions, Offer, Steps};
 use crate::wire::reply::Reply;
-use crate::wire::{CHUNK_MAX, VERSION_MIN, WireError};
+use crate::wire::{CHUNK_MAX, WireError};
+
+pub use self::agree::Warning;
 
 /// What [`MtaSide::send`] made of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,18 +63,6 @@ pub enum Answer {
     Verdict(Verdict),
     /// The answer: go on, but send no more events of this kind in this message.
     Skip,
-}
-
-/// Something in a filter's answer to the offer that was put right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// Action bits that the protocol does not have; ignored.
-    UnknownActions(Actions),
-    /// Actions that were not offered; ignored, and edits of that kind are refused later.
-    ActionsNotOffered(Actions),
-    /// Steps that were not offered; ignored.
-    StepsNotOffered(Steps),
 }
 
 /// How much the filter has accepted.
@@ -134,55 +126,6 @@ impl MtaSide {
             complaint: None,
         };
         (side, command)
-    }
-
-    /// Takes the filter's answer to the offer.
-    ///
-    /// # Errors
-    /// When it is another reply, was answered before, or its version is not between 2 and ours.
-    pub fn negotiated(&mut self, reply: Reply) -> Result<Vec<Warning>, ProtocolError> {
-        let code = reply.code();
-        let Reply::Negotiate(wish) = reply else {
-            return Err(self.error(Fault::Filter, Reason::Forbidden(code)));
-        };
-        if self.stage != Stage::Start {
-            return Err(self.error(Fault::Filter, Reason::Unasked(code)));
-        }
-        if !(VERSION_MIN..=self.options.version).contains(&wish.version) {
-            return Err(self.error(Fault::Filter, Reason::Version(wish.version)));
-        }
-        let unknown = wish.actions - Actions::all();
-        let actions = wish.actions & Actions::all();
-        let more = actions - self.options.actions;
-        let beyond = wish.steps - self.options.steps;
-        let mut warnings = Vec::new();
-        if !unknown.is_empty() {
-            warnings.push(Warning::UnknownActions(unknown));
-        }
-        if !more.is_empty() {
-            warnings.push(Warning::ActionsNotOffered(more));
-        }
-        if !beyond.is_empty() {
-            warnings.push(Warning::StepsNotOffered(beyond));
-        }
-        let mut steps = wish.steps & self.options.steps;
-        // Older filters do not know these commands.
-        steps.set(
-            Steps::NO_UNKNOWN,
-            steps.contains(Steps::NO_UNKNOWN) || wish.version < 3,
-        );
-        steps.set(
-            Steps::NO_DATA,
-            steps.contains(Steps::NO_DATA) || wish.version < 4,
-        );
-        self.options = Offer {
-            version: wish.version,
-            actions: actions - more,
-            steps,
-            macros: wish.macros,
-        };
-        self.stage = Stage::Fresh;
-        Ok(warnings)
     }
 
     /// What was agreed; before that, what was offered.
