@@ -139,3 +139,66 @@ impl AsyncWrite for Unix {
         Poll::Ready(self.socket.get_ref().shutdown(Shutdown::Write))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    fn pair() -> (Unix, tokio::net::UnixStream) {
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        (Unix::new(near).unwrap(), far)
+    }
+
+    #[tokio::test]
+    async fn a_write_waits_for_room_and_goes_on() {
+        let (mut near, mut far) = pair();
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|at| at.to_le_bytes()[0]).collect();
+        let expected = bytes.clone();
+        let writer = tokio::spawn(async move {
+            near.write_all(&bytes).await.unwrap();
+            let blocked = near.room.is_some();
+            near.shutdown().await.unwrap();
+            blocked
+        });
+        sleep(Duration::from_millis(20)).await;
+        let mut read = Vec::new();
+        let patience = Duration::from_secs(30);
+        let all = timeout(patience, far.read_to_end(&mut read)).await;
+        all.expect("the writer is told of room").unwrap();
+        assert!(read == expected);
+        assert!(writer.await.unwrap(), "it never had to wait");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_ends_a_write_that_waits() {
+        let (mut near, far) = pair();
+        let writer = tokio::spawn(async move { near.write_all(&vec![0; 3_000_000]).await });
+        sleep(Duration::from_millis(20)).await;
+        drop(far);
+        let ended = timeout(Duration::from_secs(30), writer).await;
+        let error = ended.expect("it is told").unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_pieces_is_all_read_up_to_the_end() {
+        let (mut near, mut far) = pair();
+        let writer = tokio::spawn(async move {
+            for piece in 0..50u8 {
+                far.write_all(&[piece; 1000]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut read = Vec::new();
+        let all = timeout(Duration::from_secs(30), near.read_to_end(&mut read)).await;
+        all.expect("the reader is told of everything").unwrap();
+        writer.await.unwrap();
+        let expected: Vec<u8> = (0..50u8).flat_map(|piece| [piece; 1000]).collect();
+        assert!(read == expected);
+    }
+}
