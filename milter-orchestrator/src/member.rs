@@ -4,7 +4,7 @@
 //! counts what it did. Nothing here connects, waits or decides; failure shows only as counters and
 //! a last error.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -120,6 +120,15 @@ impl From<&Offer> for Negotiated {
     }
 }
 
+/// Nothing is known yet of how it answers.
+const STEP_UNKNOWN: u8 = 0;
+
+/// It gives one answer to each question.
+const IN_STEP: u8 = 1;
+
+/// It has answered what nobody had asked.
+const OUT_OF_STEP: u8 = 2;
+
 /// A filter's state and counters, cheap to read from everywhere.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -128,7 +137,7 @@ pub struct Health {
     last_error: Mutex<Option<LastError>>,
     negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
-    out_of_step: AtomicBool,
+    step: AtomicU8,
 }
 
 /// The latest thing that went wrong.
@@ -198,16 +207,27 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// Whether it has given one answer to each question so far, as far as could be seen. Where it
-    /// has not, an answer too many is noticed only if one question is asked at a time.
+    /// Whether it has shown, in a message that was told one question at a time, that it gives one
+    /// answer to each, and never failed to since. An answer too many is noticed only that way.
     #[must_use]
     pub fn keeps_step(&self) -> bool {
-        !self.out_of_step.load(Ordering::Relaxed)
+        self.step.load(Ordering::Relaxed) == IN_STEP
+    }
+
+    /// It came to its last word on a message without an answer too many: for the proxy.
+    pub fn show_step(&self) {
+        // Reading first spares the others this line of the cache, message by message.
+        if self.step.load(Ordering::Relaxed) == STEP_UNKNOWN {
+            let order = Ordering::Relaxed;
+            let _ = self
+                .step
+                .compare_exchange(STEP_UNKNOWN, IN_STEP, order, order);
+        }
     }
 
     /// It said something that nothing had asked for: for the proxy. Whether that is news.
     pub fn lose_step(&self) -> bool {
-        !self.out_of_step.swap(true, Ordering::Relaxed)
+        self.step.swap(OUT_OF_STEP, Ordering::Relaxed) != OUT_OF_STEP
     }
 
     /// Messages on which the filter said its own word.

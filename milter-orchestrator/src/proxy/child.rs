@@ -435,8 +435,8 @@ impl Child {
     /// Whether it can be told more of a message's content before it has answered. One that may skip
     /// the rest is asked piece by piece, since it would be told what it does not want; and where
     /// it expects no MAIL, libmilter takes content that follows a refusal for a new message. One
-    /// that has answered too often before would not be noticed: its answer to the last of the
-    /// content would be taken for that to the end of the message.
+    /// that answers too often would not be noticed: its answer to the last of the content would be
+    /// taken for that to the end of the message. So its first message goes piece by piece.
     pub(crate) fn takes_content_at_once(&self) -> bool {
         !self.has(Steps::SKIP) && !self.has(Steps::NO_MAIL) && self.member.health.keeps_step()
     }

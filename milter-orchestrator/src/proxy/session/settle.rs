@@ -203,6 +203,7 @@ impl Session {
                 part.replaces_body = matches!(body, Ok(Some(_)));
                 part.new_body = body.map_err(ChildError::Body)?;
                 part.state = State::Finished;
+                child.member.health.show_step();
             }
             (Verdict::Continue, _) => {}
             (Verdict::Accept, _) => part.state = State::Done,

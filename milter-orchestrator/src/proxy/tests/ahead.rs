@@ -227,6 +227,30 @@ async fn a_kept_connection_has_only_its_first_answer_to_prove_itself() {
 }
 
 #[tokio::test]
+async fn a_first_message_is_told_piece_by_piece() {
+    // Only that shows an answer too many, before any message can pass by it.
+    let twice = Act::Say(vec![Reply::Continue, Reply::Continue]);
+    let filter = plain("a").untried().on_nth('L', 0, twice);
+    let stage = Stage::new(vec![vec![filter.on('E', Act::Say(vec![Reply::Reject]))]]);
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    for message in 0..2 {
+        assert_eq!(mta.message("x\r\n").await.1, Reply::TempFail, "{message}");
+        let heard = stage.heard(0, message);
+        assert!(heard.ends_with("T L:Received=r1"), "{heard}");
+    }
+    // One that keeps step is told the second in one go.
+    let slow = Act::after(100, Act::Say(vec![Reply::Continue]));
+    let stage = Stage::new(vec![vec![plain("a").untried().on('L', slow)]]);
+    let mut mta = stage.mta().await;
+    mta.greet().await;
+    for in_step in [false, true] {
+        assert_eq!(stage.members[0].health.keeps_step(), in_step);
+        assert_eq!(mta.message("x\r\n").await.1, Reply::Continue);
+    }
+}
+
+#[tokio::test]
 async fn a_filter_that_was_out_of_step_is_not_told_ahead_any_more() {
     let twice = Act::Say(vec![Reply::Continue, Reply::Continue]);
     let slow = Act::after(100, Act::Say(vec![Reply::Continue]));
@@ -234,7 +258,7 @@ async fn a_filter_that_was_out_of_step_is_not_told_ahead_any_more() {
     let stage = Stage::new(vec![vec![filter.on('E', Act::Say(vec![Reply::Reject]))]]);
     let mut mta = stage.mta().await;
     mta.greet().await;
-    // Its answer to the body is taken for the last word: nobody can tell.
+    // It kept step before: its answer to the body is taken for the last word, nobody can tell.
     mta.message("x\r\n").await;
     let begun = Instant::now();
     while stage.members[0].health.keeps_step() {

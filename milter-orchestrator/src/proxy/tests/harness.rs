@@ -77,6 +77,7 @@ pub(super) struct Filter {
     timeouts: Timeouts,
     shadow: bool,
     pool: usize,
+    untried: bool,
 }
 
 impl Filter {
@@ -96,7 +97,14 @@ impl Filter {
             },
             shadow: false,
             pool: 0,
+            untried: false,
         }
+    }
+
+    /// Nothing is known yet of how it answers. The others have shown that they keep step.
+    pub(super) fn untried(mut self) -> Self {
+        self.untried = true;
+        self
     }
 
     /// The edits that it asks for, instead of all.
@@ -174,6 +182,10 @@ impl Filter {
     }
 
     fn member(&self, directory: &Path) -> Arc<Member> {
+        let health = Health::default();
+        if !self.untried {
+            health.show_step();
+        }
         Arc::new(Member {
             name: self.name.to_owned(),
             address: Address::Unix(directory.join(self.name)),
@@ -181,7 +193,7 @@ impl Filter {
             timeouts: self.timeouts,
             shadow: self.shadow,
             pool: self.pool,
-            health: Arc::new(Health::default()),
+            health: Arc::new(health),
         })
     }
 }

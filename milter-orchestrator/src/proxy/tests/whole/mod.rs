@@ -85,6 +85,9 @@ impl World {
         for number in 0..count {
             let pool = usize::from(dice.roll(2));
             let member = unreachable_member(number, policy(dice.roll(4)), pool);
+            if !dice.once_in(4) {
+                member.health.show_step();
+            }
             members.push(Arc::clone(&member));
             match segments.last_mut() {
                 Some(last) if dice.once_in(4) => last.push(member),
