@@ -24,13 +24,6 @@ const BODY: usize = PIECE * PIECES;
 
 /// 1 MB of a body is kept in memory.
 const CONFIGURATION: &str = r#"
-[listen.inbound]
-socket = "unix:{folder}/milter.sock"
-[control]
-socket = "unix:{folder}/control.sock"
-[supervisor]
-directory = "{folder}/children"
-probe_interval = "1h"
 [limits]
 spool_memory = "256KB"
 spool_memory_shared = "768KB"
@@ -186,7 +179,7 @@ async fn case_189_a_filter_that_does_not_read_makes_the_mta_wait() {
     let (go_on, wait) = oneshot::channel();
     let filter = tokio::spawn(filter(listener, wait));
     let text = CONFIGURATION.replace("<socket>", socket.to_str().unwrap());
-    let daemon = Daemon::configured("milter-orchestrator", &text).unwrap();
+    let daemon = Daemon::orchestrator(&text).unwrap();
     let mut mta = begin(&daemon.directory().join("milter.sock")).await;
     let before = memory(&daemon, "VmHWM:");
 

@@ -17,17 +17,10 @@ use milter_tests::sendmail::{self, Installation, Sendmail};
 use milter_tests::skip::skip;
 use tokio::time::timeout;
 
-/// The listener of no use tells when the daemon is there.
+/// Beside the listener that tells when the daemon is there.
 const CONFIGURATION: &str = r#"
-[listen.ready]
-socket = "unix:{folder}/milter.sock"
-[listen.inbound]
+[listen.mta]
 socket = "<inbound>"
-[control]
-socket = "unix:{folder}/control.sock"
-[supervisor]
-directory = "{folder}/children"
-probe_interval = "1h"
 [milter.filter]
 socket = "<filter>"
 end_of_message_timeout = "60s"
@@ -84,7 +77,7 @@ impl Live {
         let inbound = SocketAddr::from((ip, free_ports(ip, 1).unwrap()[0]));
         let text = CONFIGURATION.replace("<inbound>", &format!("inet:{}@{ip}", inbound.port()));
         let text = text.replace("<filter>", &filters[1].address().to_string());
-        let orchestrator = Daemon::configured("milter-orchestrator", &text).unwrap();
+        let orchestrator = Daemon::orchestrator(&text).unwrap();
         let entries = [socket_address(filters[0].address()), inbound];
         let to = sink.address();
         let start = move || start(kind, entries, to);

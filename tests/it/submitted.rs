@@ -17,15 +17,8 @@ use milter_tests::skip::skip;
 use tokio::time::timeout;
 
 const CONFIGURATION: &str = r#"
-[listen.ready]
-socket = "unix:{folder}/milter.sock"
-[listen.inbound]
+[listen.mta]
 socket = "<inbound>"
-[control]
-socket = "unix:{folder}/control.sock"
-[supervisor]
-directory = "{folder}/children"
-probe_interval = "1h"
 [milter.first]
 socket = "<first>"
 [milter.second]
@@ -164,7 +157,7 @@ async fn case_192_mail_from_a_program_is_as_without_us() {
         let text = CONFIGURATION.replace("<first>", &addresses[0]);
         let text = text.replace("<second>", &addresses[1]);
         let text = text.replace("<inbound>", &format!("inet:{}@{ip}", inbound.port()));
-        let orchestrator = Daemon::configured("milter-orchestrator", &text).unwrap();
+        let orchestrator = Daemon::orchestrator(&text).unwrap();
         filters.take().await;
         let at = |address: &str| {
             let (port, host) = address.split_once('@').unwrap();

@@ -100,6 +100,21 @@ impl Daemon {
         Self::configured(name, &format!("{server}{sections}"))
     }
 
+    /// Starts an orchestrator and waits until its socket accepts connections. A listener, the
+    /// control socket and the supervision are written here: `sections` holds all others. Filters
+    /// are probed once; further probes would be in their logs.
+    ///
+    /// # Errors
+    /// When it does not come up; with its output.
+    pub fn orchestrator(sections: &str) -> Result<Self> {
+        let frame = r#"
+            listen.inbound.socket = "unix:{folder}/milter.sock"
+            control.socket = "unix:{folder}/control.sock"
+            supervisor = { directory = "{folder}/children", probe_interval = "1h" }
+        "#;
+        Self::configured("milter-orchestrator", &format!("{frame}{sections}"))
+    }
+
     /// Starts the daemon called `name` with this configuration, in which `{folder}` stands for a
     /// folder of its own, and waits until the socket `{folder}/milter.sock` accepts connections.
     ///

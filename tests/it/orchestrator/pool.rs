@@ -9,13 +9,6 @@ use milter_tests::programs::Daemon;
 use milter_tests::skip::skip;
 
 const CONFIGURATION: &str = r#"
-[listen.inbound]
-socket = "unix:{folder}/milter.sock"
-[control]
-socket = "unix:{folder}/control.sock"
-[supervisor]
-directory = "{folder}/children"
-probe_interval = "1h"
 [milter.clamav]
 socket = "<clamav>"
 pool = 1
@@ -42,7 +35,7 @@ async fn clamav_carries_nothing_over_on_a_kept_connection() {
     let servers = format!("[clamd]\nservers = [\"{}\"]\n", clamd.address);
     let clamav = Daemon::start("milter-clamav", &servers).unwrap();
     let text = CONFIGURATION.replace("<clamav>", &clamav.address.to_string());
-    let orchestrator = Daemon::configured("milter-orchestrator", &text).unwrap();
+    let orchestrator = Daemon::orchestrator(&text).unwrap();
     let infected = eicar();
     let bodies = [
         "Hello.", "Hello.", &infected, "Hello.", &infected, "Hello.", "Hello.",

@@ -15,13 +15,6 @@ use super::runs::{Sample, Way};
 
 /// libmilter's largest payload is 65,535 bytes.
 const CONFIGURATION: &str = r#"
-[listen.inbound]
-socket = "unix:{folder}/milter.sock"
-[control]
-socket = "unix:{folder}/control.sock"
-[supervisor]
-directory = "{folder}/children"
-probe_interval = "1h"
 [milter.small]
 socket = "<small>"
 on_failure = "<policy>"
@@ -64,7 +57,7 @@ async fn case_198_a_field_over_the_limit_of_libmilter() {
         let text = CONFIGURATION.replace("<policy>", policy);
         let text = text.replace("<small>", &sample.address(Way::Direct).to_string());
         let text = text.replace("<large>", &address.to_string());
-        let daemon = Daemon::configured("milter-orchestrator", &text).unwrap();
+        let daemon = Daemon::orchestrator(&text).unwrap();
         let context = || format!("{size} {policy}\n{}", daemon.process.output());
         let mut mta = Mta::connect(&daemon.address).await.unwrap();
         let envelope = Envelope::default();
