@@ -328,23 +328,30 @@ impl Session {
         }
     }
 
+    /// The macros that a filter gets with an event: those that came with it, or those that the MTA
+    /// repeats for all of its kind.
+    fn macros_with(&self, index: usize, told: &Told) -> Option<Pairs> {
+        if told.macros.is_none() && self.repeated.is_empty() {
+            return None;
+        }
+        let options = self.children[index].side()?.options();
+        let code = told.event.clone().into_command().code();
+        let repeated = self.repeated.iter().find(|(stage, _)| *stage == code);
+        let pairs = told
+            .macros
+            .as_ref()
+            .or_else(|| repeated.map(|(_, pairs)| pairs))?;
+        macros_for(options, self.mta.agreed.as_ref(), code, pairs)
+    }
+
     /// Tells a filter of an event and notes what it owes.
     pub(super) fn tell(&mut self, index: usize, at: Position, next: Position, told: Told) -> bool {
         let now = self.now;
         self.tell_loose_macros(index, at);
-        let agreed = self.mta.agreed.as_ref();
+        let macros = self.macros_with(index, &told);
         let child = &mut self.children[index];
         let Link::Up(side) = &mut child.link else {
             return false;
-        };
-        let macros = match &told.macros {
-            None if self.repeated.is_empty() => None,
-            pairs => {
-                let code = told.event.clone().into_command().code();
-                let repeated = self.repeated.iter().find(|(stage, _)| *stage == code);
-                let pairs = pairs.as_ref().or_else(|| repeated.map(|(_, pairs)| pairs));
-                pairs.and_then(|pairs| macros_for(side.options(), agreed, code, pairs))
-            }
         };
         let ahead = child.asked.is_some();
         let sent = if ahead {
