@@ -14,6 +14,7 @@ pub mod exec;
 pub mod foreign;
 pub mod guard;
 pub mod keeper;
+pub mod nursery;
 pub mod probe;
 pub mod spawn;
 pub mod vitals;
