@@ -79,7 +79,7 @@ impl Program for Orchestrator {
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {
         let blueprint = blueprint::draw(&settings)?;
         for warning in &blueprint.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!("{}", warning.message);
         }
         Ok(Self {
             settings,

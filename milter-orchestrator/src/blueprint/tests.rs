@@ -1,7 +1,7 @@
 //! Mistakes and oddities as data.
 
 use super::*;
-use crate::config::{Listen, Milter, Route as RouteSettings};
+use crate::config::{Listen, Match, Milter, Names, Route as RouteSettings};
 use crate::member::OnFailure;
 use milter_proto::daemon::config::{FileMode, Seconds};
 
@@ -257,11 +257,43 @@ fn directories_and_control_sockets_must_be_usable() {
 }
 
 #[test]
+fn all_mistakes_are_found_at_once() {
+    let mut settings = settings();
+    settings.listen.get_mut("inbound").unwrap().max_connections = 0;
+    milter(&mut settings, "dkim").command.clear();
+    milter(&mut settings, "spam").pool = 1000;
+    settings.route[0].chain = Some(vec![names(&["dkmi", "spam", "spam"])]);
+    settings.route[1].condition.client = names(&["nonsense", "192.0.2.0/33"]);
+    settings.limits.header_fields = 0;
+    settings.supervisor.probe_interval = Seconds::default();
+    settings.sendmail.headers.clear();
+    let mistakes = survey(&settings, &Known::new()).unwrap_err();
+    let paths: Vec<&str> = mistakes.iter().map(|mistake| &*mistake.path).collect();
+    assert_eq!(
+        paths,
+        [
+            "listen.inbound.max_connections",
+            "milter.dkim",
+            "milter.spam.pool",
+            "route.0.chain.0",
+            "route.0.chain.0",
+            "route.1.match.client",
+            "route.1.match.client",
+            "supervisor.probe_interval",
+            "limits.header_fields",
+            "sendmail.headers",
+        ]
+    );
+}
+
+#[test]
 fn what_is_odd_and_legal_is_a_warning() {
     let warnings = |change: Change| {
         let mut settings = settings();
         change(&mut settings);
-        draw(&settings).unwrap().warnings.join("\n")
+        let warnings = draw(&settings).unwrap().warnings;
+        let said: Vec<String> = warnings.into_iter().map(|odd| odd.message).collect();
+        said.join("\n")
     };
     let normal = warnings(|_| {});
     assert!(normal.contains("[listen.submission]"), "{normal}");
