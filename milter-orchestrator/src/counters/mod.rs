@@ -6,240 +6,21 @@
 //! Numbers that are read while mail passes may be of slightly different moments. Nothing here can
 //! fail.
 
+mod cells;
+mod words;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use milter_proto::edit::Edit;
-use milter_proto::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::member::OnFailure;
+use cells::{Row, Times};
+use words::Label;
 
-/// An enum that numbers are kept for: all of its values, each at the place of its number.
-trait Label: Copy + Ord + 'static {
-    const ALL: &'static [Self];
-    fn number(self) -> usize;
-}
-
-/// Declares an enum with all of its values in order.
-macro_rules! label {
-    ($(#[$about:meta])* $name:ident { $($(#[$one:meta])* $value:ident,)* }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$one])* $value,)* }
-
-        impl $name {
-            const COUNT: usize = Self::VALUES.len();
-            const VALUES: &'static [Self] = &[$(Self::$value),*];
-        }
-
-        impl Label for $name {
-            const ALL: &'static [Self] = Self::VALUES;
-
-            fn number(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-label! {
-    /// What a filter answers.
-    Word {
-        /// Go on; at the end of the message: it may pass.
-        Continue,
-        /// It may pass, and the filter wants to hear no more of it.
-        Accept,
-        /// No, with the MTA's own text.
-        Reject,
-        /// Not now, with the MTA's own text.
-        Tempfail,
-        /// No, or not now, with a text of the filter's.
-        Reply,
-        /// Taken and thrown away.
-        Discard,
-        /// Go on, without more of the same kind.
-        Skip,
-    }
-}
-
-label! {
-    /// How a filter failed.
-    Failure {
-        /// It cannot be reached.
-        Connect,
-        /// It did not answer, or took nothing, in time.
-        Timeout,
-        /// It closed the connection, or the connection broke.
-        Closed,
-        /// It said what nobody asked, what is not allowed there, or what is no reply at all.
-        Desync,
-        /// What it said is over a limit.
-        Oversize,
-        /// It had failed too often and was not tried.
-        Breaker,
-    }
-}
-
-label! {
-    /// What a filter changes in a message.
-    Change {
-        /// Header fields added, inserted, changed or deleted.
-        Header,
-        /// Recipients added or removed, senders changed.
-        Envelope,
-        /// Bodies replaced.
-        Body,
-        /// Messages put into quarantine.
-        Quarantine,
-    }
-}
-
-label! {
-    /// How a connection to a filter came about.
-    Link {
-        /// It was made, and negotiated.
-        New,
-        /// It was kept from an earlier client (`pool`).
-        Kept,
-    }
-}
-
-label! {
-    /// What a filter was asked about.
-    Phase {
-        /// The client.
-        Connect,
-        /// Its name.
-        Helo,
-        /// A command that the MTA does not know.
-        Unknown,
-        /// The sender.
-        Mail,
-        /// A recipient.
-        Rcpt,
-        /// DATA.
-        Data,
-        /// A header field.
-        Header,
-        /// The end of the header.
-        EndOfHeaders,
-        /// A piece of the body.
-        Body,
-        /// The end of the message.
-        EndOfMessage,
-    }
-}
-
-impl From<&Verdict> for Word {
-    fn from(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Continue => Self::Continue,
-            Verdict::Accept => Self::Accept,
-            Verdict::Reject => Self::Reject,
-            Verdict::TempFail => Self::Tempfail,
-            Verdict::Reply(_) => Self::Reply,
-            Verdict::Discard => Self::Discard,
-        }
-    }
-}
-
-impl From<&Edit> for Change {
-    fn from(edit: &Edit) -> Self {
-        match edit {
-            Edit::AddHeader { .. } | Edit::InsertHeader { .. } | Edit::ChangeHeader { .. } => {
-                Self::Header
-            }
-            Edit::AddRecipient { .. }
-            | Edit::DeleteRecipient { .. }
-            | Edit::ChangeSender { .. } => Self::Envelope,
-            Edit::ReplaceBody(_) => Self::Body,
-            Edit::Quarantine { .. } => Self::Quarantine,
-        }
-    }
-}
-
-impl Label for OnFailure {
-    const ALL: &'static [Self] = &[Self::Accept, Self::TempFail, Self::Reject, Self::Quarantine];
-
-    fn number(self) -> usize {
-        self as usize
-    }
-}
-
-/// A number for each value of an enum.
-#[derive(Debug)]
-struct Row<const N: usize>([AtomicU64; N]);
-
-impl<const N: usize> Default for Row<N> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl<const N: usize> Row<N> {
-    fn add(&self, label: impl Label, count: u64) {
-        if let Some(cell) = self.0.get(label.number()) {
-            cell.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    fn read<L: Label>(&self) -> BTreeMap<L, u64> {
-        let cells = self.0.iter().map(|cell| cell.load(Ordering::Relaxed));
-        L::ALL.iter().copied().zip(cells).collect()
-    }
-}
-
-/// Upper bounds of a histogram's buckets, in milliseconds; one without bound follows.
-pub const BOUNDS_MS: [u64; 14] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000,
-];
-
-/// How long answers took.
-#[derive(Debug, Default)]
-struct Times {
-    buckets: Row<{ BOUNDS_MS.len() + 1 }>,
-    micros: AtomicU64,
-}
-
-/// A bucket by its number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Bucket(usize);
-
-impl Label for Bucket {
-    const ALL: &'static [Self] = &[];
-
-    fn number(self) -> usize {
-        self.0
-    }
-}
-
-impl Times {
-    fn add(&self, took: Duration) {
-        let fits = |bound: &u64| took <= Duration::from_millis(*bound);
-        let bucket = BOUNDS_MS.iter().position(fits).unwrap_or(BOUNDS_MS.len());
-        self.buckets.add(Bucket(bucket), 1);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Histogram {
-        let mut count = 0;
-        let bounds = BOUNDS_MS.iter().copied().map(Some).chain([None]);
-        let cells = self.buckets.0.iter();
-        let buckets = bounds.zip(cells).map(|(le_ms, cell)| {
-            count += cell.load(Ordering::Relaxed);
-            HistogramBucket { le_ms, count }
-        });
-        Histogram {
-            buckets: buckets.collect(),
-            count,
-            sum_us: self.micros.load(Ordering::Relaxed),
-        }
-    }
-}
+pub use cells::{BOUNDS_MS, Histogram, HistogramBucket};
+pub use words::{Change, Failure, Link, Phase, Word};
 
 /// What is counted in one phase.
 #[derive(Debug, Default)]
@@ -316,13 +97,13 @@ impl Counters {
     /// Messages on which the filter said its own word.
     #[must_use]
     pub fn own_words(&self) -> u64 {
-        sum(&self.messages)
+        self.messages.sum()
     }
 
     /// Messages on which the policy spoke for it.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
-        sum(&self.fallbacks)
+        self.fallbacks.sum()
     }
 
     /// Messages that were told a second time.
@@ -361,10 +142,6 @@ impl Counters {
     }
 }
 
-fn sum<const N: usize>(row: &Row<N>) -> u64 {
-    row.0.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
-}
-
 /// The numbers of one filter, as they were read. All count from the start of the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -397,54 +174,9 @@ pub struct PhaseCounts {
     pub answer_seconds: Histogram,
 }
 
-/// A cumulative histogram.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Histogram {
-    /// How many took no longer than each bound, in the order of the bounds.
-    pub buckets: Vec<HistogramBucket>,
-    /// How many there were.
-    pub count: u64,
-    /// How long all took together, in microseconds.
-    pub sum_us: u64,
-}
-
-/// One bucket of a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistogramBucket {
-    /// The bound in milliseconds; none in the last one.
-    pub le_ms: Option<u64>,
-    /// How many took no longer.
-    pub count: u64,
-}
-
-impl Histogram {
-    /// The bucket below which `percent` of all lie; `None` when there are none.
-    #[must_use]
-    pub fn percentile(&self, percent: u64) -> Option<HistogramBucket> {
-        let wanted = self.count.saturating_mul(percent).div_ceil(100).max(1);
-        let reached = |bucket: &&HistogramBucket| bucket.count >= wanted;
-        self.buckets.iter().find(reached).copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_value_has_the_place_of_its_number() {
-        fn check<L: Label + std::fmt::Debug>() {
-            for (number, value) in L::ALL.iter().enumerate() {
-                assert_eq!(value.number(), number, "{value:?}");
-            }
-        }
-        check::<Word>();
-        check::<Failure>();
-        check::<Change>();
-        check::<Phase>();
-        check::<Link>();
-        check::<OnFailure>();
-    }
 
     #[test]
     fn times_fall_into_cumulative_buckets() {
