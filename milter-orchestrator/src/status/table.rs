@@ -1,160 +1,14 @@
-//! A snapshot of everything as data, and the table of it for people.
+//! The snapshot as tables for people.
 //!
-//! The control socket sends it as JSON; `milter-orchestrator status` renders it. Nothing here asks
-//! or measures: what is shown was counted elsewhere. Times are whole seconds since 1970.
+//! Columns are as wide as their widest cell. Nothing is asked or measured here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::counters::{Change, Counts, HistogramBucket, Phase, Word};
-use crate::member::{Member, Negotiated, OnFailure, Readiness};
-use crate::supervisor::Kept;
-use crate::supervisor::child::State;
-
-/// Everything that `status` shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// Version of the orchestrator.
-    pub version: String,
-    /// Its process.
-    pub pid: u32,
-    /// When it started.
-    pub since: u64,
-    /// When this was taken.
-    pub now: u64,
-    /// Where MTAs connect.
-    pub listeners: Vec<ListenerStatus>,
-    /// The milters.
-    pub milters: Vec<MilterStatus>,
-}
-
-/// One listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerStatus {
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub socket: String,
-    /// Connections of MTAs at the moment.
-    pub connections: u64,
-}
-
-/// One milter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MilterStatus {
-    /// Its name.
-    pub name: String,
-    /// Whose it is.
-    pub kind: Kind,
-    /// Where it is in its life.
-    pub state: State,
-    /// Whether mail goes to it.
-    pub readiness: Readiness,
-    /// Where it listens.
-    pub socket: String,
-    /// What its failure means.
-    pub on_failure: OnFailure,
-    /// It changes nothing.
-    pub shadow: bool,
-    /// Its process, while there is one of ours.
-    pub pid: Option<i32>,
-    /// Since when it is in its state.
-    pub since: u64,
-    /// Starts after the first.
-    pub restarts: u64,
-    /// What went wrong last.
-    pub last_error: Option<ErrorStatus>,
-    /// Messages on which it said its own word.
-    pub messages: u64,
-    /// Messages on which its failure policy spoke for it.
-    pub fallbacks: u64,
-    /// What it negotiated last, with an MTA or a probe.
-    #[serde(default)]
-    pub negotiated: Option<Negotiated>,
-    /// Its numbers.
-    #[serde(default)]
-    pub counts: Counts,
-}
-
-/// Whose a milter is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Ours: started and ended by us.
-    Spawned,
-    /// Somebody else's.
-    Foreign,
-}
-
-/// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorStatus {
-    /// When.
-    pub at: u64,
-    /// What.
-    pub message: String,
-}
-
-impl MilterStatus {
-    /// Of a milter at this moment; `member` has the policies that count now.
-    #[must_use]
-    pub fn of(kept: &Kept, member: &Member) -> Self {
-        let Kept {
-            vitals, spawned, ..
-        } = kept;
-        let reading = vitals.read();
-        let last_error = member.health.last_error().map(|error| ErrorStatus {
-            at: seconds(error.at),
-            message: error.message.to_string(),
-        });
-        Self {
-            name: member.name.clone(),
-            kind: if *spawned {
-                Kind::Spawned
-            } else {
-                Kind::Foreign
-            },
-            state: reading.state,
-            readiness: member.health.readiness(),
-            socket: member.address.to_string(),
-            on_failure: member.on_failure,
-            shadow: member.shadow,
-            pid: reading.pid,
-            since: seconds(reading.since),
-            restarts: reading.starts.saturating_sub(1),
-            last_error,
-            messages: member.health.messages(),
-            fallbacks: member.health.fallbacks(),
-            negotiated: member.health.negotiated(),
-            counts: member.health.counters().read(),
-        }
-    }
-
-    /// Its state in a word or two.
-    fn word(&self) -> &'static str {
-        match (self.state, self.readiness) {
-            (State::Up, _) => "up",
-            (State::Starting, Readiness::Open) => "crashing",
-            (State::Starting, _) => "starting",
-            (State::Sick, _) => "not answering",
-            (State::Killed | State::Replacing, _) => "restarting",
-            (State::Backoff, Readiness::Open) => "crashing",
-            (State::Backoff, _) => "restarting",
-            (State::Stopping, _) => "stopping",
-            (State::Down, _) => "down",
-        }
-    }
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
+use super::{Kind, MilterStatus, Snapshot};
+use crate::counters::{Change, HistogramBucket, Phase, Word};
+use crate::member::OnFailure;
 
 /// The snapshot as tables for people.
 #[must_use]
@@ -361,7 +215,10 @@ fn age(now: u64, then: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::{Counters, Failure};
+    use crate::counters::{Counters, Counts, Failure};
+    use crate::member::{Negotiated, Readiness};
+    use crate::status::{ErrorStatus, ListenerStatus};
+    use crate::supervisor::child::State;
 
     fn milter(name: &str) -> MilterStatus {
         MilterStatus {
