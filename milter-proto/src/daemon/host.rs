@@ -23,6 +23,7 @@ pub struct Host<P: Program> {
     common: Common,
     log: log::Handle,
     bound: Vec<Bound>,
+    metrics: Option<Bound>,
     signals: mpsc::Receiver<Signal>,
     notifier: Notifier,
     program: PhantomData<P>,
@@ -33,15 +34,18 @@ impl<P: Program> Host<P> {
         source: &Source,
         common: Common,
         log: log::Handle,
-        bound: Vec<Bound>,
+        mut bound: Vec<Bound>,
         signals: mpsc::Receiver<Signal>,
         notifier: Notifier,
     ) -> Self {
+        // Bound behind the others.
+        let metrics = common.metrics.as_ref().and_then(|_| bound.pop());
         Self {
             path: source.path().to_owned(),
             common,
             log,
             bound,
+            metrics,
             signals,
             notifier,
             program: PhantomData,
@@ -58,6 +62,13 @@ impl<P: Program> Host<P> {
     #[must_use]
     pub fn take_sockets(&mut self) -> Vec<Bound> {
         std::mem::take(&mut self.bound)
+    }
+
+    /// Takes the socket of `[metrics]`, for [`watch::start`](super::watch::start); `None` where
+    /// nobody is to be answered.
+    #[must_use]
+    pub fn take_metrics(&mut self) -> Option<Bound> {
+        self.metrics.take()
     }
 
     /// The next signal. Cancelling loses none.
@@ -120,7 +131,7 @@ impl<P: Program> Host<P> {
     /// Sockets and user are taken once; a change of them waits for a restart.
     fn warn_of_restart(&self, new: &Common) {
         let old = &self.common;
-        if new.listeners != old.listeners {
+        if (&new.listeners, &new.metrics) != (&old.listeners, &old.metrics) {
             warn!("sockets have changed in the configuration: they count after a restart");
         }
         if (&new.user, &new.group) != (&old.user, &old.group) {

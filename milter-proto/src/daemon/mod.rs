@@ -28,6 +28,7 @@ mod ready;
 mod serve;
 mod signals;
 mod start;
+pub mod watch;
 
 use std::future::Future;
 use std::process::ExitCode;

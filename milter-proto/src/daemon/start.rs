@@ -90,7 +90,8 @@ fn live<P: Program>(
     log: log::Handle,
 ) -> Result<(), Failure> {
     let signals = signals::catch()?;
-    let bound = listen::all(&common.listeners)?;
+    let listeners = common.listeners.iter().chain(&common.metrics).cloned();
+    let bound = listen::all(&listeners.collect::<Vec<_>>())?;
     let notifier = Notifier::from_env();
     privileges::settle(&common)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

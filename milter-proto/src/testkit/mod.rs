@@ -7,6 +7,7 @@
 //! | [`ScriptedFilter`] | obeys it without input or output, and writes down what it was told |
 //! | [`MtaScript`], [`ScriptedMta`] | the other side: what is sent, and what must come back |
 //! | [`Scenario`] | a whole test as text, a `.milter` file: filters, conversations, claims |
+//! | [`exposition`] | a strict reader of metrics |
 //! | [`text`] | the grammar of `.milter` files |
 //! | `FilterServer` | a scripted filter on a socket, its script exchangeable (feature `net`) |
 //! | `converse` | an MTA's script over a stream (feature `net`) |
@@ -36,6 +37,7 @@
 
 #[cfg(feature = "net")]
 mod converse;
+pub mod exposition;
 mod filter;
 mod mta;
 mod scenario;

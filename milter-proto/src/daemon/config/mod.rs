@@ -21,7 +21,7 @@ pub(crate) use effective::effective;
 pub use mistake::nearest;
 pub use quantity::{FileMode, NotA, Seconds, Size};
 pub use secret::Secret;
-pub use sections::{Common, Format, Level, Listener, Log, Process, Server};
+pub use sections::{Common, Format, Level, Listener, Log, Metrics, Process, Server};
 
 /// A mistake that the types cannot see.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The sections that the programs share: `[server]`, `[process]`, `[log]`.
+//! The sections that the programs share: `[server]`, `[process]`, `[metrics]`, `[log]`.
 //!
 //! A filter has [`Server`]; a program that listens on several sockets (the orchestrator) has
 //! sections of its own for them and [`Process`]. Both are described to the start-up by one
@@ -97,6 +97,42 @@ impl Default for Process {
     }
 }
 
+/// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where HTTP is answered: `inet:9187@127.0.0.1`, say, or `unix:/path`; without it nobody is.
+    /// There is no password: only those who may know how much mail there is should reach it.
+    pub socket: Option<Address>,
+    /// File mode of a `unix:` socket.
+    pub mode: FileMode,
+    /// Group of a `unix:` socket; without it the group of the process.
+    pub group: Option<String>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            mode: FileMode::from_bits(0o660),
+            group: None,
+        }
+    }
+}
+
+impl Metrics {
+    /// Its socket, to be bound with the others.
+    fn listener(&self) -> Option<Listener> {
+        Some(Listener {
+            name: "metrics".to_owned(),
+            section: "metrics".to_owned(),
+            socket: self.socket.clone()?,
+            mode: self.mode,
+            group: self.group.clone(),
+        })
+    }
+}
+
 /// What is logged, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -145,6 +181,8 @@ pub enum Format {
 pub struct Common {
     /// Sockets to bind, before privileges are dropped.
     pub listeners: Vec<Listener>,
+    /// The socket of `[metrics]`, bound with them and taken apart.
+    pub metrics: Option<Listener>,
     /// User to become.
     pub user: Option<String>,
     /// Group to become beside the user's own.
@@ -187,6 +225,7 @@ impl Common {
         };
         Self {
             listeners: vec![listener],
+            metrics: None,
             user: server.user.clone(),
             group: None,
             stop_timeout: server.stop_timeout,
@@ -200,11 +239,21 @@ impl Common {
     pub fn process(listeners: Vec<Listener>, process: &Process, log: &Log) -> Self {
         Self {
             listeners,
+            metrics: None,
             user: process.user.clone(),
             group: process.group.clone(),
             stop_timeout: process.stop_timeout,
             server: None,
             log: log.clone(),
+        }
+    }
+
+    /// With the socket of a `[metrics]` section.
+    #[must_use]
+    pub fn watched(self, metrics: &Metrics) -> Self {
+        Self {
+            metrics: metrics.listener(),
+            ..self
         }
     }
 }
