@@ -14,6 +14,7 @@ pub mod control;
 pub mod counters;
 mod entrance;
 pub mod explain;
+pub mod isolation;
 pub mod member;
 mod orchestrator;
 pub mod proxy;

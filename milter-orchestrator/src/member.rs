@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
+use crate::isolation::Isolation;
 
 pub use milter_proto::net::Address;
 
@@ -138,6 +139,7 @@ pub struct Health {
     negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
     step: AtomicU8,
+    isolation: Isolation,
 }
 
 /// The latest thing that went wrong.
@@ -176,6 +178,12 @@ impl Health {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Its crashes, and what is remembered of them: for the proxy.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
     }
 
     /// Counts a message on which the failure policy had to speak for the filter, remembers why, and

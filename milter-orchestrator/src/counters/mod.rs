@@ -20,7 +20,7 @@ use cells::{Row, Times};
 use words::Label;
 
 pub use cells::{BOUNDS_MS, Histogram, HistogramBucket};
-pub use words::{Change, Failure, Link, Phase, Word};
+pub use words::{Change, Crash, Failure, Link, Phase, Word};
 
 /// What is counted in one phase.
 #[derive(Debug, Default)]
@@ -37,6 +37,7 @@ pub struct Counters {
     fallbacks: Row<4>,
     failures: Row<{ Failure::COUNT }>,
     changes: Row<{ Change::COUNT }>,
+    crashes: Row<{ Crash::COUNT }>,
     replays: AtomicU64,
     phases: [InPhase; Phase::COUNT],
 }
@@ -49,6 +50,7 @@ impl Default for Counters {
             fallbacks: Row::default(),
             failures: Row::default(),
             changes: Row::default(),
+            crashes: Row::default(),
             replays: AtomicU64::new(0),
             phases: std::array::from_fn(|_| InPhase::default()),
         }
@@ -87,6 +89,11 @@ impl Counters {
     /// Changes to a message that the filter let pass.
     pub fn changes(&self, change: Change, count: u64) {
         self.changes.add(change, count);
+    }
+
+    /// What a crash in the middle of a message led to.
+    pub fn crash(&self, crash: Crash) {
+        self.crashes.add(crash, 1);
     }
 
     /// A message that was told a second time.
@@ -134,6 +141,7 @@ impl Counters {
             fallback_total: self.fallbacks.read(),
             failures_total: self.failures.read(),
             replays_total: self.replays(),
+            crashes_total: self.crashes.read(),
             changes_total: self.changes.read(),
             phases: phases
                 .filter(|(_, counts)| counts.answer_seconds.count > 0)
@@ -159,6 +167,8 @@ pub struct Counts {
     pub failures_total: BTreeMap<Failure, u64>,
     /// Messages that were told a second time.
     pub replays_total: u64,
+    /// What its crashes in the middle of a message led to, beside messages told a second time.
+    pub crashes_total: BTreeMap<Crash, u64>,
     /// Changes to messages that the filter let pass, by kind.
     pub changes_total: BTreeMap<Change, u64>,
     /// By what the filter was asked about; where it never answered anything there is no entry.
@@ -211,6 +221,7 @@ mod tests {
         counters.fallback(OnFailure::Quarantine);
         counters.failure(Failure::Desync);
         counters.changes(Change::Envelope, 3);
+        counters.crash(Crash::Poison);
         counters.replay();
         let json = serde_json::to_value(counters.read()).unwrap();
         for (path, count) in [
@@ -222,6 +233,8 @@ mod tests {
             ("/failures_total/desync", 1),
             ("/failures_total/timeout", 0),
             ("/changes_total/envelope", 3),
+            ("/crashes_total/poison", 1),
+            ("/crashes_total/spared", 0),
             ("/replays_total", 1),
         ] {
             assert_eq!(json.pointer(path), Some(&count.into()), "{path}: {json}");

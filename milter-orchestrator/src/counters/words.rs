@@ -81,6 +81,20 @@ label! {
 }
 
 label! {
+    /// What a filter's crash in the middle of a message led to.
+    Crash {
+        /// It was another message that the filter crashed on: told again without being counted.
+        Excused,
+        /// The filter has crashed on this message twice, which is remembered.
+        Poison,
+        /// Not told of a message on which it had crashed twice before.
+        Spared,
+        /// Not told again, because that was necessary too often of late.
+        Unbudgeted,
+    }
+}
+
+label! {
     /// What a filter changes in a message.
     Change {
         /// Header fields added, inserted, changed or deleted.
@@ -180,6 +194,7 @@ mod tests {
         check::<Word>();
         check::<Failure>();
         check::<Change>();
+        check::<Crash>();
         check::<Phase>();
         check::<Link>();
         check::<OnFailure>();

@@ -23,6 +23,7 @@ use super::headers::MtaKind;
 use super::message::Told;
 use super::plan::Position;
 use super::spool::{LineEnds, Spool, SpoolError, SpoolLimits};
+use super::suspicion::Suspicion;
 use crate::counters::Failure;
 use crate::member::{Member, OnFailure};
 
@@ -64,6 +65,9 @@ pub(crate) enum ChildError {
     /// It wants what was not agreed with the MTA when the connection began.
     #[error("wants more than before: works again from the MTA's next connection on")]
     WantsMore,
+    /// It crashed on this message before.
+    #[error("crashed twice on this message before, not told of it again")]
+    Poison,
     /// Told everything again, it took back what it had said.
     #[error("on a second try refuses a recipient that it took before")]
     Contradiction,
@@ -79,10 +83,15 @@ pub(crate) enum ChildError {
 }
 
 impl ChildError {
+    /// Whether the connection is gone, which the end of the filter's process looks like.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Stream(..))
+    }
+
     /// What it is counted as.
     pub(crate) fn kind(&self) -> Failure {
         match self {
-            Self::Down => Failure::Breaker,
+            Self::Down | Self::Poison => Failure::Breaker,
             Self::Connect(_) => Failure::Connect,
             Self::Late { .. } | Self::OutOfTime | Self::Stalled(_) => Failure::Timeout,
             Self::Closed(_) | Self::Stream(..) => Failure::Closed,
@@ -115,6 +124,7 @@ impl ChildError {
             }
             Self::Stalled(_) | Self::Protocol(_) | Self::Surplus => true,
             Self::Down
+            | Self::Poison
             | Self::Connect(_)
             | Self::OutOfTime
             | Self::WantsMore
@@ -195,6 +205,8 @@ pub(crate) struct Part {
     pub(crate) replaces_body: bool,
     /// Has been told everything a second time.
     pub(crate) replayed: bool,
+    /// Whether the filter's crashes may be this message's doing.
+    pub(crate) suspicion: Suspicion,
     /// Time in which it was waited for.
     pub(crate) busy: Duration,
     /// What went wrong last.
@@ -215,6 +227,7 @@ impl Part {
             new_body: None,
             replaces_body: false,
             replayed: false,
+            suspicion: Suspicion::default(),
             busy: Duration::ZERO,
             error: None,
         }
@@ -223,7 +236,8 @@ impl Part {
     /// Begins again; nothing of what it said or changed stays.
     pub(crate) fn restart(&mut self) {
         *self = Self {
-            replayed: true,
+            replayed: self.replayed,
+            suspicion: std::mem::take(&mut self.suspicion),
             busy: self.busy,
             error: self.error.take(),
             ..Self::new()
@@ -317,6 +331,8 @@ pub(crate) struct Child {
     pub(crate) loose_told: u32,
     /// An ABORT is due as soon as it has answered.
     pub(crate) must_abort: bool,
+    /// It crashed when it was told of the client.
+    pub(crate) crashed_on_client: bool,
     /// Its part in the message in hand.
     pub(crate) part: Option<Part>,
 }
@@ -344,6 +360,7 @@ impl Child {
             accepted: false,
             loose_told: 0,
             must_abort: false,
+            crashed_on_client: false,
             part: None,
         }
     }

@@ -218,6 +218,16 @@ impl Headers {
         Ok(())
     }
 
+    /// The header as the MTA sent it.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = &Header> {
+        self.elements
+            .iter()
+            .filter_map(|element| match &element.origin {
+                Origin::Sent { sent, .. } => Some(sent),
+                Origin::Own | Origin::Template { .. } | Origin::Added | Origin::Inserted => None,
+            })
+    }
+
     /// The header as it is now, for the filters of one segment.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let slots = self

@@ -30,11 +30,11 @@ mod report;
 pub(crate) mod segments;
 mod session;
 mod spool;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -63,7 +63,6 @@ impl Proxy {
                 listen: listen.into(),
                 routes,
                 limits,
-                budget: Budget::default(),
                 profiles: Mutex::default(),
                 pool: Pool::default(),
             }),
@@ -95,7 +94,6 @@ struct Shared {
     listen: String,
     routes: Arc<Routes>,
     limits: Limits,
-    budget: Budget,
     /// What each filter negotiated last, by name.
     profiles: Mutex<HashMap<String, Offer>>,
     /// Connections to filters that wait for the next client.
@@ -121,43 +119,5 @@ impl Shared {
             *names = Bytes::copy_from_slice(names);
         }
         profiles.insert(name.to_owned(), kept);
-    }
-}
-
-/// How many messages may be told to filters a second time: a fifth of them, so that a filter that
-/// fails on everything does not get twice the traffic.
-#[derive(Debug)]
-struct Budget {
-    /// In fifths of a replay.
-    fifths: AtomicU32,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self {
-            fifths: AtomicU32::new(Self::MAX),
-        }
-    }
-}
-
-impl Budget {
-    /// What is saved up at most, in fifths of a replay.
-    const MAX: u32 = 5 * 100;
-
-    /// Earns a fifth of a replay: a message has come.
-    fn earn(&self) {
-        let earned = |fifths: u32| Some((fifths + 1).min(Self::MAX));
-        // Only a closure that gives up makes this an error.
-        let _ = self
-            .fifths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
-    }
-
-    /// Spends a replay, if there is one.
-    fn take(&self) -> bool {
-        let spent = |fifths: u32| fifths.checked_sub(5);
-        self.fifths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent)
-            .is_ok()
     }
 }

@@ -3,15 +3,18 @@
 //! A filter that is late has failed, and so has everybody who keeps the MTA waiting when the MTA
 //! must have its answer; while it can still wait, it is told of progress.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use milter_proto::session::ProtocolError;
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::Reply;
 
 use super::{Pending, Session};
-use crate::proxy::child::{ChildError, Link};
+use crate::proxy::child::{Child, ChildError, Link, State};
 use crate::proxy::plan::Position;
+
+/// How often a message that is to be told again asks whether it is its turn.
+const TURN_POLL: Duration = Duration::from_millis(10);
 
 impl Session {
     /// When something happens by itself.
@@ -30,7 +33,16 @@ impl Session {
             Link::Up(_) => child.asked.map(|asked| asked.until),
             Link::Idle | Link::Leaving | Link::Failed => None,
         });
-        pending.chain(children).flatten().min()
+        let waits = |child: &Child| {
+            let part = child.part.as_ref();
+            part.is_some_and(|part| part.state == State::Active && part.suspicion.waits())
+        };
+        let turn = self
+            .children
+            .iter()
+            .any(waits)
+            .then(|| self.now + TURN_POLL);
+        pending.chain(children).chain([turn]).flatten().min()
     }
 
     /// Does what is due.
@@ -126,6 +138,7 @@ impl Session {
                         && !child.reached(pending.target)
                         && self.has_turn(index, pending.target)
                         && !self.keeps_up(index, pending)
+                        && !self.holds_content(index)
                 }
             };
             if late && !child.member.shadow {

@@ -63,7 +63,8 @@ impl Session {
     pub(super) fn lag_of(&self, index: usize, length: u64) -> u64 {
         let child = &self.children[index];
         // Told of the client anew and refusing it, a filter reads no further.
-        if !child.is_active() || child.member.shadow || child.refusal.is_some() {
+        let excused = child.member.shadow || child.refusal.is_some() || self.holds_content(index);
+        if !child.is_active() || excused {
             return 0;
         }
         match child.part.as_ref().map(|part| part.position) {
@@ -116,6 +117,9 @@ impl Session {
             let abort = Told::bare(Event::Abort);
             return self.tell(index, Position::Unknown, Position::Unknown, abort);
         }
+        if !self.takes_turn(index) {
+            return false;
+        }
         match self.introduce(index) {
             Introduced::Told => return true,
             Introduced::Waits => return false,
@@ -147,6 +151,11 @@ impl Session {
             return false;
         };
         let position = part.position;
+        let holds = part.suspicion.holds && position == Position::Header(0);
+        if holds && (self.holds_content(index) || self.spares(index)) {
+            self.rest(index);
+            return false;
+        }
         match self.next_move(index, position) {
             Move::Tell(_, next)
                 if position < Position::Header(0) && !self.is_clear(index, position, next) =>
@@ -158,7 +167,10 @@ impl Session {
                 self.place(index, next);
                 true
             }
-            Move::Wait => false,
+            Move::Wait => {
+                self.rest(index);
+                false
+            }
             Move::Lost(error) => {
                 self.refuse_for_now(&error);
                 false
@@ -319,6 +331,13 @@ impl Session {
                     pairs: pairs.to_vec(),
                 }));
             }
+        }
+    }
+
+    /// There is nothing to tell a filter for now: others that have crashed it may have their turn.
+    fn rest(&mut self, index: usize) {
+        if let Some(part) = &mut self.children[index].part {
+            part.suspicion.ends_turn();
         }
     }
 

@@ -194,6 +194,8 @@ impl Session {
                         Standing::Refused(verdict.clone())
                     }
                     _ if child.reached(target) => Standing::Passed,
+                    // It is told at the end of the message.
+                    _ if at >= Position::Header(0) && self.holds_content(index) => Standing::Passed,
                     _ => Standing::Waiting,
                 }
             }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use milter_proto::session::Event;
 
 use super::{Introduction, Session};
+use crate::isolation::Poison;
 use crate::member::{Chain, Negotiated};
 use crate::proxy::child::{Child, ChildError, Link, Part, State};
 use crate::proxy::plan::{Position, Standing};
 use crate::proxy::segments::{self, Reach};
+use crate::proxy::suspicion;
 use crate::route::{Client, Fact, Facts};
 
 /// The filters that a message goes through, by their numbers.
@@ -222,6 +224,17 @@ impl Session {
         for index in Arc::clone(&self.order).iter().copied() {
             let child = &mut self.children[index];
             let mut part = Part::new();
+            let isolation = child.member.health.isolation();
+            isolation.earn();
+            if std::mem::take(&mut child.crashed_on_client) {
+                part.suspicion.begin(isolation, false);
+                part.suspicion.crashed = true;
+            }
+            if let Some(message) = &self.message {
+                let sender =
+                    |known: &Poison| known.sender == suspicion::sender_of(isolation, message);
+                part.suspicion.holds |= isolation.remembers(self.now, sender);
+            }
             if child.accepted {
                 part.state = State::Done;
             }

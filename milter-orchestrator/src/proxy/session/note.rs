@@ -201,7 +201,6 @@ impl Session {
         self.message = Some(message);
         // What was said of the client is true of every message.
         self.loose.retain(|loose| loose.stage == b'H');
-        self.shared.budget.earn();
         self.begin_parts();
         (Position::Mail, Position::Rcpt(0))
     }

@@ -220,6 +220,9 @@ impl Session {
                 part.state = State::Refused(verdict);
             }
         }
+        if part.state != State::Active {
+            part.suspicion.ends_turn();
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use milter_proto::edit::Edit;
 use milter_proto::wire::{Actions, Command, Offer, Reply, Steps};
 
 use super::harness::{Act, Filter, PATIENCE, Stage, connect, helo, mail, rcpt, text};
+use crate::counters::Crash;
 use crate::member::{OnFailure, Readiness, Timeouts};
 use crate::proxy::Limits;
 
@@ -139,15 +140,47 @@ async fn a_filter_that_fails_again_is_spoken_for_by_its_policy() {
             let stage = Stage::new(vec![vec![marks("a")], vec![fails], vec![marks("z")]]);
             let said = outcome(&stage).await;
             assert_eq!(said, (marked.to_owned(), verdict), "{policy:?} at {letter}");
-            // Before there is a message, a failure costs that connection alone.
-            let tries = if matches!(letter, 'C' | 'H') { 3 } else { 2 };
-            assert_eq!(stage.connections(1), tries, "{policy:?} at {letter}");
+            // What it heard of the client counts as the first try.
+            assert_eq!(stage.connections(1), 2, "{policy:?} at {letter}");
             assert_eq!(
                 stage.members[1].health.fallbacks(),
                 1,
                 "{policy:?} at {letter}"
             );
         }
+    }
+}
+
+/// The client sends it again, in the same session and in another, and other mail meanwhile.
+#[tokio::test]
+async fn a_filter_that_crashes_twice_on_a_message_is_not_told_of_it_a_third_time() {
+    for letter in ['L', 'N', 'B', 'E'] {
+        let dies = marks("dies").once(0, letter, Act::Close);
+        let dies = dies.once(1, letter, Act::Close);
+        let stage = Stage::new(vec![vec![marks("a")], vec![dies], vec![marks("z")]]);
+        for _ in 0..2 {
+            let mut mta = stage.mta().await;
+            mta.greet().await;
+            for _ in 0..2 {
+                let (edits, reply) = mta.message("poison\r\n").await;
+                assert_eq!((edits.len(), reply), (0, Reply::TempFail), "{letter}");
+                let (edits, reply) = mta.message("other\r\n").await;
+                assert_eq!(marks_in(&edits), " a dies z", "{letter}");
+                assert_eq!(reply, Reply::Continue, "{letter}");
+            }
+        }
+        let told = (0..stage.connections(1)).filter(|at| stage.body(1, *at).contains("poison"));
+        // Where it dies at the header it has not heard of the body.
+        let told = told.count();
+        assert_eq!(
+            told,
+            if matches!(letter, 'B' | 'E') { 2 } else { told },
+            "{letter}"
+        );
+        let health = &stage.members[1].health;
+        assert_eq!((health.replays(), health.fallbacks()), (1, 4), "{letter}");
+        let crashes = health.counters().read().crashes_total;
+        assert_eq!((crashes[&Crash::Poison], crashes[&Crash::Spared]), (1, 3));
     }
 }
 
