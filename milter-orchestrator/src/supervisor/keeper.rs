@@ -288,6 +288,7 @@ impl Keeper {
             Order::Restart => {
                 tracing::info!(milter = self.member.name, "restart asked for");
                 self.backoff.forget();
+                self.member.health.isolation().forget();
                 self.happen(Event::Restart);
             }
             Order::Stop => self.happen(Event::Stop),
