@@ -16,7 +16,7 @@ use crate::explain::{Profiles, explain};
 use crate::orchestrator::Orchestrator;
 use crate::route::{Client, Fact, Facts};
 use crate::status;
-use crate::supervisor::{exec, guard};
+use crate::supervisor::nursery::{exec, serve};
 
 /// Sub-commands beside those that every program has.
 #[derive(Debug, clap::Subcommand)]
@@ -37,9 +37,9 @@ pub enum Command {
     /// Becomes a filter; the orchestrator runs it, nobody else.
     #[command(hide = true, name = exec::NAME)]
     ChildExec(exec::Arguments),
-    /// Watches over process groups; the orchestrator runs it, nobody else.
-    #[command(hide = true, name = guard::NAME)]
-    Guard,
+    /// Starts and ends filters; the orchestrator runs it, nobody else.
+    #[command(hide = true, name = serve::NAME)]
+    Nursery(serve::Arguments),
 }
 
 /// What `explain` is told of a message.
@@ -76,9 +76,7 @@ impl Command {
                 Ok(never) => match never {},
                 Err(error) => Err(Failure::new(EX_OSERR, format!("child: {error}"))),
             },
-            Self::Guard => guard::run()
-                .map(|()| ExitCode::SUCCESS)
-                .map_err(|error| Failure::new(EX_OSERR, format!("guard: {error}"))),
+            Self::Nursery(arguments) => serve::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }
@@ -185,6 +183,3 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
         Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
     }
 }
-
-/// This binary, also after it was replaced on disk.
-pub(crate) const OURSELVES: &str = "/proc/self/exe";

@@ -5,6 +5,7 @@
 //! → end the children, with theirs. What goes wrong before children run ends the program with a
 //! [`Failure`]; nothing after that does.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,27 +21,30 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::blueprint::{self, Blueprint, Known};
-use crate::commands::{self, Command};
+use crate::commands::Command;
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
 use crate::entrance::{Current, Entrance, Rules};
 use crate::reload;
 use crate::sockets;
 use crate::status::{self, ListenerStatus, MilterStatus, Snapshot};
-use crate::supervisor::spawn::Launcher;
+use crate::supervisor::nursery::message::Identity;
+use crate::supervisor::nursery::{Cradle, Nurseries, OURSELVES};
 use crate::supervisor::{Kept, Supervisor};
 
 /// MTAs are let in when every child has had its chance, or after this time.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
-/// How often the guard is looked at.
-const GUARD_EVERY: Duration = Duration::from_secs(2);
+/// How often the nurseries are looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The orchestrator, ready to run.
 #[derive(Debug)]
 pub struct Orchestrator {
     settings: Settings,
     blueprint: Blueprint,
+    /// The nurseries for other users, which cannot be started later.
+    cradles: Vec<Cradle>,
 }
 
 impl Orchestrator {
@@ -84,7 +88,13 @@ impl Program for Orchestrator {
         Ok(Self {
             settings,
             blueprint,
+            cradles: Vec::new(),
         })
+    }
+
+    fn furnish(&mut self) -> Result<(), Failure> {
+        self.cradles = cradles(&self.blueprint)?;
+        Ok(())
     }
 
     async fn run(self, mut host: Host<Self>) -> Result<(), Failure> {
@@ -119,16 +129,13 @@ impl House {
         let Orchestrator {
             settings,
             blueprint,
+            cradles,
         } = orchestrator;
         let mut files = Vec::new();
         let (charges, control) = sockets::bind(&blueprint, &mut files)?;
         let rules = Arc::new(Current::new(rules(&blueprint)));
         let entrances = entrances(&settings, bound, &rules, &mut files)?;
-        let launcher = Launcher::new(Path::new(commands::OURSELVES)).map_err(|error| {
-            let message = format!("the guard of the children cannot be started: {error}");
-            Failure::new(EX_OSERR, message)
-        })?;
-        let mut supervisor = Supervisor::new(launcher, blueprint.pace);
+        let mut supervisor = Supervisor::new(nurseries(cradles)?, blueprint.pace);
         for charge in charges {
             supervisor.keep(charge);
         }
@@ -159,8 +166,8 @@ impl House {
         let settled = time::timeout(SETTLE_MAX, self.supervisor.settled());
         tokio::pin!(settled);
         let mut let_in = false;
-        let mut guard_tick = time::interval(GUARD_EVERY);
-        let mut alive_tick = time::interval(host.watchdog().unwrap_or(GUARD_EVERY));
+        let mut check_tick = time::interval(CHECK_EVERY);
+        let mut alive_tick = time::interval(host.watchdog().unwrap_or(CHECK_EVERY));
         loop {
             tokio::select! {
                 signal = host.next_signal() => match signal {
@@ -175,7 +182,7 @@ impl House {
                     }
                     host.ready();
                 }
-                _ = guard_tick.tick() => self.supervisor.check_guard(),
+                _ = check_tick.tick() => self.supervisor.nurseries().check(),
                 _ = alive_tick.tick() => host.alive(),
             }
         }
@@ -235,6 +242,34 @@ impl House {
 
 async fn another_stop(host: &mut Host<Orchestrator>) {
     while host.next_signal().await != Signal::Stop {}
+}
+
+/// A nursery for each user among the children that is not our own.
+fn cradles(blueprint: &Blueprint) -> Result<Vec<Cradle>, Failure> {
+    let plans = blueprint
+        .milters
+        .iter()
+        .filter_map(|milter| milter.source.plan());
+    let identities: BTreeSet<&Identity> = plans
+        .map(|plan| &plan.identity)
+        .filter(|identity| identity.user.is_some())
+        .collect();
+    identities
+        .into_iter()
+        .map(|identity| Cradle::start(Path::new(OURSELVES), identity.clone()).map_err(no_nursery))
+        .collect()
+}
+
+/// All nurseries, with one for our own user.
+fn nurseries(mut cradles: Vec<Cradle>) -> Result<Nurseries, Failure> {
+    let program = Path::new(OURSELVES);
+    cradles.push(Cradle::start(program, Identity::default()).map_err(no_nursery)?);
+    Nurseries::open(program, cradles).map_err(no_nursery)
+}
+
+fn no_nursery(error: io::Error) -> Failure {
+    let message = format!("a nursery for the children cannot be started: {error}");
+    Failure::new(EX_OSERR, message)
 }
 
 fn rules(blueprint: &Blueprint) -> Rules {

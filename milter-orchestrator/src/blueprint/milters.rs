@@ -10,6 +10,7 @@ use super::{Known, Mistakes, Source, check_name};
 use crate::config::{self, Settings};
 use crate::member::{Member, Timeouts};
 use crate::supervisor::keeper::Plan;
+use crate::supervisor::nursery::message::{Identity, Limits};
 
 /// Connections that a `pool` holds at most: half of what a filter of ours takes by default.
 const POOL_MAX: u32 = 256;
@@ -168,6 +169,8 @@ pub(super) fn source(milter: &config::Milter) -> Source {
         command: milter.command.clone(),
         environment: milter.environment.clone(),
         directory: milter.directory.clone(),
+        identity: Identity::default(),
+        limits: Limits::default(),
         start_timeout: milter.start_timeout.get(),
         stop_timeout: milter.stop_timeout.get(),
     };

@@ -66,6 +66,17 @@ pub enum Source {
     Foreign,
 }
 
+impl Source {
+    /// How it is started, when it is ours to start.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::HandOver(plan) | Self::BindsItself(plan) => Some(plan),
+            Self::Foreign => None,
+        }
+    }
+}
+
 /// What is known already of milters by their name.
 pub type Known = BTreeMap<String, Arc<Health>>;
 

@@ -19,8 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backoff::Backoff;
 use super::child::{Action, Event, State, step};
+use super::nursery::Nurseries;
+use super::nursery::message::{Identity, Limits, Role, Start};
 use super::probe::{self, Judgement, ProbeError, Streak};
-use super::spawn::{self, Group, Launcher, Report, Running};
+use super::spawn::{self, Group, Report, Running};
 use super::vitals::Vitals;
 use super::{Order, Pace, capture};
 use crate::member::{Member, OnFailure};
@@ -40,10 +42,30 @@ pub struct Plan {
     pub environment: BTreeMap<String, String>,
     /// Working directory.
     pub directory: Option<PathBuf>,
+    /// Whom it runs as.
+    pub identity: Identity,
+    /// How much of everything it may have.
+    pub limits: Limits,
     /// How long it may take to answer its first negotiation.
     pub start_timeout: Duration,
     /// How long it may take to end after SIGTERM.
     pub stop_timeout: Duration,
+}
+
+impl Plan {
+    /// What a nursery is asked for.
+    fn start(&self, name: &str, with_socket: bool) -> Start {
+        let socket = with_socket.then(|| spawn::LISTEN_FDNAME.to_owned());
+        Start {
+            name: name.to_owned(),
+            role: Role::Filter,
+            command: self.command.clone(),
+            environment: self.environment.clone(),
+            directory: self.directory.clone(),
+            sockets: socket.into_iter().collect(),
+            limits: self.limits,
+        }
+    }
 }
 
 type Probing = Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send>>;
@@ -53,7 +75,7 @@ pub struct Keeper {
     member: Arc<Member>,
     plan: Plan,
     pace: Pace,
-    launcher: Launcher,
+    nurseries: Arc<Nurseries>,
     /// The listening socket, ours for as long as we live; `None` when the child binds its own.
     listener: Option<OwnedFd>,
     vitals: Arc<Vitals>,
@@ -82,8 +104,8 @@ pub struct Parts {
     pub plan: Plan,
     /// How often it is looked at.
     pub pace: Pace,
-    /// What starts it.
-    pub launcher: Launcher,
+    /// Who starts it.
+    pub nurseries: Arc<Nurseries>,
     /// Its listening socket.
     pub listener: Option<OwnedFd>,
     /// Where its state is shown.
@@ -121,7 +143,7 @@ impl Keeper {
             member: parts.member,
             plan: parts.plan,
             pace: parts.pace,
-            launcher: parts.launcher,
+            nurseries: parts.nurseries,
             listener: parts.listener,
             vitals: parts.vitals,
             reports,
@@ -190,23 +212,14 @@ impl Keeper {
     }
 
     fn spawn(&mut self) {
-        let listener = self.listener.as_ref().map(OwnedFd::try_clone).transpose();
-        let listener = match listener {
-            Ok(listener) => listener,
-            Err(error) => {
-                let _ = self.reports.send(Report::NotStarted(error.into()));
-                return;
-            }
-        };
         self.vitals.count_start();
-        let order = spawn::Order {
-            name: self.member.name.clone(),
-            command: self.plan.command.clone(),
-            environment: self.plan.environment.clone(),
-            directory: self.plan.directory.clone(),
-            listener,
-        };
-        self.launcher.launch(order, self.reports.clone());
+        let start = self.plan.start(&self.member.name, self.listener.is_some());
+        self.nurseries.start(
+            &self.plan.identity,
+            start,
+            self.listener.as_slice(),
+            self.reports.clone(),
+        );
     }
 
     fn signal(&self, signal: Signal) {

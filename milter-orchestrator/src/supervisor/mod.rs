@@ -1,8 +1,7 @@
 //! Children and foreign milters: started, watched, started again, ended.
 //!
 //! Mechanism and policy are apart. [`child`] is the table of a child's life and [`backoff`] the
-//! rule of when to try again, both pure; [`spawn`], [`exec`] and [`guard`] know processes;
-//! [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the tasks that bring
+//! rule of when to try again, both pure; [`nursery`] knows processes; [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the tasks that bring
 //! them together, one for each milter. A milter in trouble never stops the others, and nothing here
 //! ever gives up on one. What goes wrong is logged once, where it is decided, and stays visible as
 //! the milter's last error.
@@ -10,9 +9,7 @@
 pub mod backoff;
 pub mod capture;
 pub mod child;
-pub mod exec;
 pub mod foreign;
-pub mod guard;
 pub mod keeper;
 pub mod nursery;
 pub mod probe;
@@ -27,9 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::member::Member;
-use guard::Guard;
 use keeper::{Keeper, Parts, Plan};
-use spawn::Launcher;
+use nursery::Nurseries;
 use vitals::Vitals;
 
 /// Orders that may wait for a keeper at most.
@@ -78,7 +74,7 @@ pub enum Kind {
 /// All milters that are looked after.
 #[derive(Debug)]
 pub struct Supervisor {
-    launcher: Launcher,
+    nurseries: Arc<Nurseries>,
     pace: Pace,
     kept: Vec<Kept>,
     tasks: JoinSet<()>,
@@ -127,9 +123,9 @@ impl Kept {
 impl Supervisor {
     /// Nobody to look after yet.
     #[must_use]
-    pub fn new(launcher: Launcher, pace: Pace) -> Self {
+    pub fn new(nurseries: Nurseries, pace: Pace) -> Self {
         Self {
-            launcher,
+            nurseries: Arc::new(nurseries),
             pace,
             kept: Vec::new(),
             tasks: JoinSet::new(),
@@ -160,7 +156,7 @@ impl Supervisor {
                     member,
                     plan,
                     pace,
-                    launcher: self.launcher.clone(),
+                    nurseries: Arc::clone(&self.nurseries),
                     listener,
                     vitals,
                     first_word,
@@ -187,14 +183,13 @@ impl Supervisor {
         }
     }
 
-    /// Replaces the guard if somebody killed it.
-    pub fn check_guard(&self) {
-        if let Err(error) = self.launcher.guard().check() {
-            Guard::complain(&error);
-        }
+    /// The parents of the children.
+    #[must_use]
+    pub fn nurseries(&self) -> &Arc<Nurseries> {
+        &self.nurseries
     }
 
-    /// Ends all children, waits for that, and lets the guard go. Each child has its own time to
+    /// Ends all children, waits for that, and lets the nurseries go. Each child has its own time to
     /// end, then is killed.
     pub async fn stop(mut self) {
         for kept in &self.kept {
@@ -202,6 +197,6 @@ impl Supervisor {
             let _ = kept.orders.send(Order::Stop).await;
         }
         while self.tasks.join_next().await.is_some() {}
-        self.launcher.guard().finish();
+        self.nurseries.finish().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use milter_orchestrator::supervisor::child::State;
 use nix::sys::signal::Signal;
 
 use super::filter;
@@ -19,12 +20,12 @@ fn family() -> String {
     )
 }
 
-/// Starts the family and waits until all of it is there: the orchestrator and its guard, a
+/// Starts the family and waits until all of it is there: the orchestrator and its nurseries, a
 /// filter, a shell with two sleeps, another one with one.
 fn start() -> House {
     let house = House::start(&family());
     house.wait_until_up("good");
-    house.wait_for("the whole family", || house.inhabitants().len() >= 8);
+    house.wait_for("the whole family", || house.inhabitants().len() >= 9);
     house
 }
 
@@ -41,6 +42,9 @@ fn sigterm_ends_children_and_grandchildren() {
     assert!(house.end().success(), "{}", house.log());
     assert_deserted(&house);
     house.wait_for_log(&["deaf", "has not ended in time; killed"]);
+    for good in ["good", "shell"] {
+        house.wait_for_log(&[good, "killed by SIGTERM"]);
+    }
     for socket in ["inbound.sock", "control.sock", "children/good.sock"] {
         assert!(!house.path().join(socket).exists(), "{socket} is left");
     }
@@ -54,22 +58,60 @@ fn sigkill_leaves_nobody_behind() {
     assert_deserted(&house);
 }
 
-#[test]
-fn a_guard_that_was_killed_is_replaced_and_knows_all_groups() {
-    let mut house = start();
-    let guard = |house: &House| {
-        let is_guard = |pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.ends_with(b"\0guard\0")
-        };
-        house.inhabitants().into_iter().find(is_guard)
+/// The processes of a house that are nurseries: the parents of children, and the spare ones.
+fn nurseries(house: &House) -> Vec<i32> {
+    let is_nursery = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == b"nursery")
     };
-    let first = guard(&house).unwrap();
-    send(first, Signal::SIGKILL);
-    house.wait_for("another guard", || {
-        guard(&house).is_some_and(|pid| pid != first)
-    });
-    house.wait_for_log(&["guard", "starting another one"]);
+    house.inhabitants().into_iter().filter(is_nursery).collect()
+}
+
+/// The parent of a process.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
+}
+
+#[test]
+fn a_nursery_that_was_killed_is_replaced_and_its_children_with_it() {
+    let mut house = start();
+    // Once, when a spare one is there, and once more, since there is another spare one then.
+    for _ in 0..2 {
+        house.wait_for("a spare nursery", || nurseries(&house).len() == 2);
+        let child = house.wait_until_up("good").unwrap();
+        let before = house.inhabitants();
+        let nursery = parent(child).unwrap();
+        assert!(nurseries(&house).contains(&nursery), "{nursery}");
+        send(nursery, Signal::SIGKILL);
+        house.wait_for("another child", || {
+            let good = house.milter("good");
+            good.state == State::Up && good.pid.is_some_and(|pid| pid != child)
+        });
+        house.wait_for_log(&["nursery", "has ended", "replacing it"]);
+        house.wait_for_log(&["good", "ended with its nursery"]);
+        // Shells and what was behind them included.
+        house.wait_for("the end of the first family", || {
+            let now = house.inhabitants();
+            let left = before.iter().filter(|pid| now.contains(pid));
+            // The orchestrator, and the spare nursery that has become the first.
+            left.count() == 2
+        });
+        house.wait_for("the whole family", || house.inhabitants().len() >= 9);
+    }
+    house.signal(Signal::SIGKILL);
+    house.end();
+    assert_deserted(&house);
+}
+
+#[test]
+fn whoever_leaves_its_group_ends_with_the_others() {
+    let mut house = House::start(
+        "[milter.parent]\ncommand = [\"sh\", \"-c\", \"setsid sleep 1000 & sleep 1000\"]
+         [[route]]\nchain = [\"parent\"]\n",
+    );
+    house.wait_for("the stray", || house.inhabitants().len() >= 6);
     house.signal(Signal::SIGKILL);
     house.end();
     assert_deserted(&house);

@@ -3,7 +3,7 @@
 //!
 //! A program implements [`Program`]; its `main` is one call of [`main`]. The start-up order is
 //! known here alone: arguments → configuration (read and checked, nothing opened) → log → signals →
-//! sockets → privileges given up → runtime → ready → serve → stop. Whatever fails on the way ends
+//! sockets → what needs privileges → privileges given up → runtime → ready → serve → stop. Whatever fails on the way ends
 //! the program with an exit code of sysexits(3) and one message on stderr that says what to do.
 //!
 //! # Logging policy
@@ -43,6 +43,7 @@ pub use exit::Failure;
 pub use host::Host;
 pub use listen::{Bound, Socket, SocketFile, bind_one};
 pub use log::{ESCAPED_MAX, Escaped, escaped};
+pub use privileges::{become_user, current_user};
 pub use signals::Signal;
 pub use start::{CommandContext, main};
 
@@ -71,6 +72,15 @@ pub trait Program: Sized + Send + Sync + 'static {
     /// # Errors
     /// The first mistake, with the dotted path of the key so that file and line can be named.
     fn prepare(settings: Self::Settings) -> Result<Self, ConfigError>;
+
+    /// What must be done with the rights that we were started with: called once, when the sockets
+    /// are bound, before root is given up and before there is a runtime or a second thread.
+    ///
+    /// # Errors
+    /// Whatever should end the program.
+    fn furnish(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Runs until the host says stop. A filter calls [`Host::serve`].
     fn run(self, host: Host<Self>) -> impl Future<Output = Result<(), Failure>> + Send;

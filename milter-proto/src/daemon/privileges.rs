@@ -17,7 +17,7 @@ use super::exit::{EX_NOUSER, EX_OSERR};
 /// Becomes the configured user, and hardens the process.
 pub(crate) fn settle(common: &Common) -> Result<(), Failure> {
     match (unistd::geteuid().is_root(), common.user.as_deref()) {
-        (true, Some(user)) => drop_to(user, common.group.as_deref())?,
+        (true, Some(user)) => become_user(user, common.group.as_deref())?,
         (true, None) => {
             warn!("running as root: set `user` in the configuration to an account without rights");
         }
@@ -35,7 +35,8 @@ pub(crate) fn settle(common: &Common) -> Result<(), Failure> {
 }
 
 /// The name of the effective user, or its number where it has none.
-pub(crate) fn current_user() -> String {
+#[must_use]
+pub fn current_user() -> String {
     let uid = unistd::geteuid();
     match User::from_uid(uid) {
         Ok(Some(user)) => user.name,
@@ -62,7 +63,12 @@ pub(crate) fn user(name: &str) -> Result<User, Failure> {
         .ok_or_else(|| no_such("user", name, "useradd --system"))
 }
 
-fn drop_to(name: &str, group_name: Option<&str>) -> Result<(), Failure> {
+/// Becomes a user for good: group list, group (the user's own without `group_name`), user. Needs
+/// root and, since it is for the whole process, that there is no second thread yet.
+///
+/// # Errors
+/// When there is no such user or group, or what was given up could be had again.
+pub fn become_user(name: &str, group_name: Option<&str>) -> Result<(), Failure> {
     let user = user(name)?;
     let gid = group_name.map_or(Ok(user.gid), group)?;
     let c_name = CString::new(name).map_err(|_| no_such("user", name, "useradd --system"))?;

@@ -84,7 +84,7 @@ fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Fa
 
 /// Everything between the configuration and the end, in the order that this module's parent tells.
 fn live<P: Program>(
-    program: P,
+    mut program: P,
     source: &Source,
     common: Common,
     log: log::Handle,
@@ -93,6 +93,7 @@ fn live<P: Program>(
     let listeners = common.listeners.iter().chain(&common.metrics).cloned();
     let bound = listen::all(&listeners.collect::<Vec<_>>())?;
     let notifier = Notifier::from_env();
+    program.furnish()?;
     privileges::settle(&common)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::net::{
@@ -15,6 +15,8 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 
 /// Largest packet: a command with its arguments and variables.
 const PACKET_MAX: usize = 128 << 10;
@@ -44,12 +46,6 @@ impl AsFd for Channel {
     }
 }
 
-impl AsRawFd for Channel {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
 impl Channel {
     /// Both ends of a new one.
     ///
@@ -66,19 +62,7 @@ impl Channel {
     /// # Errors
     /// `WouldBlock` when the other end does not keep up, `BrokenPipe` when it is gone.
     pub fn send(&self, value: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let packet = serde_json::to_vec(value)?;
-        if packet.len() > PACKET_MAX || descriptors.len() > DESCRIPTORS_MAX {
-            let message = "a command with its variables, or its number of sockets, is too large";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(&packet)], &mut control, flags)?;
-        Ok(())
+        send(self.0.as_fd(), value, descriptors)
     }
 
     /// Takes the next value and its descriptors; `None` when the other end has hung up.
@@ -86,43 +70,99 @@ impl Channel {
     /// # Errors
     /// `WouldBlock` when there is none yet, `InvalidData` when it is no such value.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut packet = vec![0; PACKET_MAX];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(
-            &self.0,
-            &mut [IoSliceMut::new(&mut packet)],
-            &mut control,
-            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
-        );
-        let received = match received.map_err(io::Error::from) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            received => received?,
-        };
-        let mut descriptors = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        if received.bytes == 0 {
-            return Ok(None);
-        }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let value = serde_json::from_slice(&packet[..received.bytes])?;
-        Ok(Some((value, descriptors)))
+        receive(self.0.as_fd())
+    }
+
+    /// The same within the runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn watched(self) -> io::Result<Watched> {
+        // Any socket does: only its readiness is asked for.
+        UnixDatagram::from_std(self.0.into()).map(Watched)
+    }
+}
+
+/// An end that the runtime watches.
+#[derive(Debug)]
+pub struct Watched(UnixDatagram);
+
+impl Watched {
+    /// As [`Channel::send`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn send(&self, value: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(self.0.as_fd(), value, descriptors)
+    }
+
+    /// As [`Channel::receive`], and waits for it.
+    ///
+    /// # Errors
+    /// The same, but for `WouldBlock`.
+    pub async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let next = || receive(self.0.as_fd());
+        self.0.async_io(Interest::READABLE, next).await
     }
 
     /// Hangs up; what the other end has sent can still be received.
     pub fn hang_up(&self) {
         // It fails when the other end has done so already.
-        let _ = shutdown(&self.0, Shutdown::Write);
+        let _ = shutdown(self.0.as_fd(), Shutdown::Write);
     }
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    value: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let packet = serde_json::to_vec(value)?;
+    if packet.len() > PACKET_MAX || descriptors.len() > DESCRIPTORS_MAX {
+        let message = "a command with its variables, or its number of sockets, is too large";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(&packet)], &mut control, flags)?;
+    Ok(())
+}
+
+fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut packet = vec![0; PACKET_MAX];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut packet)],
+        &mut control,
+        RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+    );
+    let received = match received.map_err(io::Error::from) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        received => received?,
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let value = serde_json::from_slice(&packet[..received.bytes])?;
+    Ok(Some((value, descriptors)))
 }
 
 #[cfg(test)]
@@ -144,7 +184,7 @@ mod tests {
         };
         let first = Request::Start(ChildId(1), start);
         one.send(&first, &[write.as_fd()]).unwrap();
-        one.send(&Request::Ping, &[]).unwrap();
+        one.send(&Request::Breed, &[]).unwrap();
         drop(write);
 
         let (got, mut descriptors) = other.receive::<Request>().unwrap().unwrap();
@@ -159,7 +199,7 @@ mod tests {
         assert_eq!(said, "through");
 
         let (got, descriptors) = other.receive::<Request>().unwrap().unwrap();
-        assert_eq!((got, descriptors.len()), (Request::Ping, 0));
+        assert_eq!((got, descriptors.len()), (Request::Breed, 0));
         let nothing = other.receive::<Request>().unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
@@ -167,14 +207,14 @@ mod tests {
     #[test]
     fn what_is_sent_before_hanging_up_arrives() {
         let (one, other) = Channel::pair().unwrap();
-        one.send(&Request::Ping, &[]).unwrap();
-        one.hang_up();
+        one.send(&Request::Breed, &[]).unwrap();
+        shutdown(&one, Shutdown::Write).unwrap();
         assert!(other.receive::<Request>().unwrap().is_some());
         assert!(other.receive::<Request>().unwrap().is_none());
-        other.send(&Request::Ping, &[]).unwrap();
+        other.send(&Request::Breed, &[]).unwrap();
         assert!(one.receive::<Request>().unwrap().is_some());
         drop(one);
-        assert!(other.send(&Request::Ping, &[]).is_err());
+        assert!(other.send(&Request::Breed, &[]).is_err());
     }
 
     #[test]
@@ -191,7 +231,7 @@ mod tests {
     fn an_end_that_does_not_keep_up_makes_nobody_wait() {
         let (one, _other) = Channel::pair().unwrap();
         let error = loop {
-            if let Err(error) = one.send(&Request::Ping, &[]) {
+            if let Err(error) = one.send(&Request::Breed, &[]) {
                 break error;
             }
         };

@@ -41,8 +41,6 @@ pub enum Request {
     Share,
     /// Start another nursery for the same user; its socket comes along.
     Breed,
-    /// Say [`Report::Pong`].
-    Ping,
 }
 
 /// A program to start.
@@ -105,8 +103,6 @@ pub enum Report {
     Ended(ChildId, End),
     /// Every child that ran when this holder came has been told.
     Told,
-    /// The answer to [`Request::Ping`].
-    Pong,
 }
 
 /// What failed of a start, with an errno.

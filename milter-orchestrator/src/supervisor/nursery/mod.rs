@@ -11,5 +11,14 @@
 //! A nursery reads no configuration, decides nothing, and never starts a child by itself. What
 //! fails is reported to the holders as a value.
 
+mod brood;
 pub mod channel;
+pub mod exec;
+pub mod hold;
 pub mod message;
+pub mod serve;
+
+pub use hold::{Cradle, Nurseries, Share};
+
+/// This binary, also after it was replaced on disk.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
