@@ -7,11 +7,13 @@
 //! read, the child waits in its write: nothing is buffered beyond one line.
 
 use std::fmt::Write;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::oneshot;
 
 /// Bytes of a line that are logged; the rest of it is counted and dropped.
 pub const LINE_MAX: usize = 4096;
@@ -19,14 +21,60 @@ pub const LINE_MAX: usize = 4096;
 /// Fields of a line in JSON that our own line has anyway.
 const KNOWN_FIELDS: [&str; 4] = ["timestamp", "level", "message", "target"];
 
-/// Reads one stream of a child until it is closed, and logs its lines.
-pub async fn log(milter: String, stream: &'static str, pipe: OwnedFd) {
+/// What a child writes, and whoever reads it.
+#[derive(Debug, Default)]
+pub struct Output {
+    milter: String,
+    pipes: Vec<(&'static str, OwnedFd)>,
+    readers: Vec<oneshot::Sender<()>>,
+}
+
+impl Output {
+    /// The streams of a child, which nobody reads yet.
+    #[must_use]
+    pub fn new(milter: &str, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Self {
+        let streams = [("stdout", stdout), ("stderr", stderr)].into_iter();
+        Self {
+            milter: milter.to_owned(),
+            pipes: streams
+                .filter_map(|(name, pipe)| Some((name, pipe?)))
+                .collect(),
+            readers: Vec::new(),
+        }
+    }
+
+    /// Has it logged from now on, until the child closes it: this may be dropped before.
+    pub fn listen(&mut self) {
+        for (stream, pipe) in &self.pipes {
+            match pipe.try_clone() {
+                Ok(pipe) => {
+                    let (reader, stop) = oneshot::channel();
+                    self.readers.push(reader);
+                    tokio::spawn(log(self.milter.clone(), stream, pipe, stop));
+                }
+                Err(error) => complain(&self.milter, stream, &error),
+            }
+        }
+    }
+
+    /// Leaves what it writes from now on to somebody else.
+    pub fn leave(&mut self) {
+        for reader in self.readers.drain(..) {
+            // One that has read to the end is gone.
+            let _ = reader.send(());
+        }
+    }
+}
+
+fn complain(milter: &str, stream: &str, error: &io::Error) {
+    tracing::error!(milter, stream, %error, "the output of a child cannot be read");
+}
+
+/// Reads one stream of a child until it is closed, or until told to stop, and logs its lines.
+async fn log(milter: String, stream: &'static str, pipe: OwnedFd, stop: oneshot::Receiver<()>) {
     let mut pipe = match Receiver::from_owned_fd(pipe) {
         Ok(pipe) => pipe,
-        Err(error) => {
-            tracing::error!(milter, stream, %error, "the output of a child cannot be read");
-            return;
-        }
+        Err(error) => return complain(&milter, stream, &error),
     };
     let emit = |said: Said| match said.level {
         Level::Error => tracing::error!(milter, stream, "{}", said.text),
@@ -36,8 +84,22 @@ pub async fn log(milter: String, stream: &'static str, pipe: OwnedFd) {
     };
     let mut lines = Lines::default();
     let mut chunk = [0; 4096];
-    while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
-        lines.push(&chunk[..length], emit);
+    let told_to_stop = async {
+        // A keeper that has forgotten us wants everything.
+        if stop.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::pin!(told_to_stop);
+    loop {
+        let length = tokio::select! {
+            length = pipe.read(&mut chunk) => length,
+            () = &mut told_to_stop => break,
+        };
+        match length {
+            Ok(length @ 1..) => lines.push(&chunk[..length], emit),
+            Ok(0) | Err(_) => break,
+        }
     }
     lines.finish(emit);
 }

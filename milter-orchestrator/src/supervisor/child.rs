@@ -35,6 +35,8 @@ pub enum State {
 pub enum Event {
     /// It is wanted.
     Start,
+    /// It is wanted, and runs already: an orchestrator before us has started it.
+    Adopted,
     /// It could not be started.
     Failed,
     /// Its process ended, however.
@@ -76,6 +78,7 @@ pub fn step(state: State, event: Event) -> (State, Action) {
 
     match (state, event) {
         (Down, E::Start | E::Restart) => (Starting, Spawn),
+        (Down, E::Adopted) => (Starting, Nothing),
         (Down, E::Failed | E::Exited | E::Answered | E::Unanswered | E::Overdue | E::Stop) => {
             (Down, Nothing)
         }
@@ -85,41 +88,43 @@ pub fn step(state: State, event: Event) -> (State, Action) {
         (Starting, E::Overdue) => (Killed, Kill),
         (Starting, E::Restart) => (Replacing, Terminate),
         (Starting, E::Stop) => (Stopping, Terminate),
-        (Starting, E::Start | E::Unanswered) => (Starting, Nothing),
+        (Starting, E::Start | E::Adopted | E::Unanswered) => (Starting, Nothing),
 
         (Up, E::Failed | E::Exited) => (Backoff, Delay),
         (Up, E::Unanswered) => (Sick, Nothing),
         (Up, E::Restart) => (Replacing, Terminate),
         (Up, E::Stop) => (Stopping, Terminate),
-        (Up, E::Start | E::Answered | E::Overdue) => (Up, Nothing),
+        (Up, E::Start | E::Adopted | E::Answered | E::Overdue) => (Up, Nothing),
 
         (Sick, E::Failed | E::Exited) => (Backoff, Delay),
         (Sick, E::Answered) => (Up, Nothing),
         (Sick, E::Overdue) => (Killed, Kill),
         (Sick, E::Restart) => (Replacing, Terminate),
         (Sick, E::Stop) => (Stopping, Terminate),
-        (Sick, E::Start | E::Unanswered) => (Sick, Nothing),
+        (Sick, E::Start | E::Adopted | E::Unanswered) => (Sick, Nothing),
 
         (Killed, E::Failed | E::Exited) => (Backoff, Delay),
         (Killed, E::Overdue) => (Killed, Kill),
         (Killed, E::Stop) => (Stopping, Kill),
         (Killed, E::Restart) => (Replacing, Nothing),
-        (Killed, E::Start | E::Answered | E::Unanswered) => (Killed, Nothing),
+        (Killed, E::Start | E::Adopted | E::Answered | E::Unanswered) => (Killed, Nothing),
 
         (Replacing, E::Failed | E::Exited) => (Starting, Spawn),
         (Replacing, E::Overdue) => (Replacing, Kill),
         (Replacing, E::Stop) => (Stopping, Nothing),
-        (Replacing, E::Start | E::Answered | E::Unanswered | E::Restart) => (Replacing, Nothing),
+        (Replacing, E::Start | E::Adopted | E::Answered | E::Unanswered | E::Restart) => {
+            (Replacing, Nothing)
+        }
 
         (Backoff, E::Overdue | E::Restart) => (Starting, Spawn),
         (Backoff, E::Stop) => (Down, Nothing),
-        (Backoff, E::Start | E::Failed | E::Exited | E::Answered | E::Unanswered) => {
+        (Backoff, E::Start | E::Adopted | E::Failed | E::Exited | E::Answered | E::Unanswered) => {
             (Backoff, Nothing)
         }
 
         (Stopping, E::Failed | E::Exited) => (Down, Nothing),
         (Stopping, E::Overdue) => (Stopping, Kill),
-        (Stopping, E::Start | E::Answered | E::Unanswered | E::Restart | E::Stop) => {
+        (Stopping, E::Start | E::Adopted | E::Answered | E::Unanswered | E::Restart | E::Stop) => {
             (Stopping, Nothing)
         }
     }
@@ -159,15 +164,15 @@ mod tests {
     /// The whole table as text: one line a state, one column an event, in the order of the enums;
     /// in a cell the next state, and the first letter of the action if there is one.
     const TABLE: &str = "
-state     start      failed     exited     answered  unanswered overdue     restart     stop
-Down      Starting/S Down       Down       Down      Down       Down        Starting/S  Down
-Starting  Starting   Backoff/D  Backoff/D  Up        Starting   Killed/K    Replacing/T Stopping/T
-Up        Up         Backoff/D  Backoff/D  Up        Sick       Up          Replacing/T Stopping/T
-Sick      Sick       Backoff/D  Backoff/D  Up        Sick       Killed/K    Replacing/T Stopping/T
-Killed    Killed     Backoff/D  Backoff/D  Killed    Killed     Killed/K    Replacing   Stopping/K
-Replacing Replacing  Starting/S Starting/S Replacing Replacing  Replacing/K Replacing   Stopping
-Backoff   Backoff    Backoff    Backoff    Backoff   Backoff    Starting/S  Starting/S  Down
-Stopping  Stopping   Down       Down       Stopping  Stopping   Stopping/K  Stopping    Stopping
+state     start      adopted   failed     exited     answered  unanswered overdue     restart     stop
+Down      Starting/S Starting  Down       Down       Down      Down       Down        Starting/S  Down
+Starting  Starting   Starting  Backoff/D  Backoff/D  Up        Starting   Killed/K    Replacing/T Stopping/T
+Up        Up         Up        Backoff/D  Backoff/D  Up        Sick       Up          Replacing/T Stopping/T
+Sick      Sick       Sick      Backoff/D  Backoff/D  Up        Sick       Killed/K    Replacing/T Stopping/T
+Killed    Killed     Killed    Backoff/D  Backoff/D  Killed    Killed     Killed/K    Replacing   Stopping/K
+Replacing Replacing  Replacing Starting/S Starting/S Replacing Replacing  Replacing/K Replacing   Stopping
+Backoff   Backoff    Backoff   Backoff    Backoff    Backoff   Backoff    Starting/S  Starting/S  Down
+Stopping  Stopping   Stopping  Down       Down       Stopping  Stopping   Stopping/K  Stopping    Stopping
 ";
 
     const STATES: [State; 8] = [
@@ -181,8 +186,9 @@ Stopping  Stopping   Down       Down       Stopping  Stopping   Stopping/K  Stop
         State::Stopping,
     ];
 
-    const EVENTS: [Event; 8] = [
+    const EVENTS: [Event; 9] = [
         Event::Start,
+        Event::Adopted,
         Event::Failed,
         Event::Exited,
         Event::Answered,

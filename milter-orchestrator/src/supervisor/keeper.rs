@@ -18,13 +18,14 @@ use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backoff::Backoff;
+use super::capture::Output;
 use super::child::{Action, Event, State, step};
 use super::nursery::Nurseries;
 use super::nursery::message::{Identity, Limits, Role, Start};
 use super::probe::{self, Judgement, ProbeError, Streak};
 use super::spawn::{self, Group, Report, Running};
 use super::vitals::Vitals;
-use super::{Order, Pace, capture};
+use super::{Order, Pace};
 use crate::member::{Member, OnFailure};
 
 /// How long a group that was sent SIGKILL may take to be gone before it is sent again.
@@ -68,6 +69,13 @@ impl Plan {
     }
 }
 
+/// How a pause ends.
+enum Paused {
+    GoOn,
+    Stop,
+    LetGo,
+}
+
 type Probing = Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send>>;
 
 /// The task's state.
@@ -86,6 +94,7 @@ pub struct Keeper {
     backoff: Backoff,
     streak: Streak,
     group: Option<Arc<Group>>,
+    output: Output,
     deadline: Option<Instant>,
     probing: Option<Probing>,
     probed_at: Option<Instant>,
@@ -119,17 +128,28 @@ impl Keeper {
     pub async fn run(parts: Parts, mut orders: mpsc::Receiver<Order>) {
         let (sender, mut reports) = mpsc::unbounded_channel();
         let mut keeper = Self::new(parts, sender);
-        keeper.happen(Event::Start);
+        keeper.begin();
         let mut stopping = false;
         while !(stopping && keeper.state == State::Down) {
             keeper.ensure_probe();
             tokio::select! {
                 Some(report) = reports.recv() => keeper.report(report),
-                order = orders.recv() => {
+                order = orders.recv() => match order {
+                    Some(Order::Pause) => match keeper.pause(&mut orders).await {
+                        Paused::GoOn => {}
+                        Paused::Stop => {
+                            stopping = true;
+                            keeper.order(Order::Stop);
+                        }
+                        Paused::LetGo => return,
+                    },
+                    Some(Order::Release) => return keeper.output.leave(),
                     // A supervisor that is gone wants nothing running either.
-                    stopping |= !matches!(order, Some(Order::Restart));
-                    keeper.order(order.unwrap_or(Order::Stop));
-                }
+                    order => {
+                        stopping |= !matches!(order, Some(Order::Restart | Order::Resume));
+                        keeper.order(order.unwrap_or(Order::Stop));
+                    }
+                },
                 outcome = optional(&mut keeper.probing) => keeper.probed(&outcome),
                 () = until(keeper.deadline) => keeper.overdue(),
                 () = keeper.member.health.suspected() => keeper.suspect(),
@@ -152,11 +172,46 @@ impl Keeper {
             backoff: Backoff::default(),
             streak: Streak::default(),
             group: None,
+            output: Output::default(),
             deadline: None,
             probing: None,
             probed_at: None,
             trouble: String::new(),
             alive_at: Instant::now(),
+        }
+    }
+
+    /// Starts the child, or goes on with the one that an orchestrator before us has left.
+    fn begin(&mut self) {
+        let name = &self.member.name;
+        let wanted = self.plan.start(name, self.listener.is_some());
+        let reports = self.reports.clone();
+        let Some((start, running)) = self.nurseries.adopt(&self.plan.identity, name, reports)
+        else {
+            self.happen(Event::Start);
+            return;
+        };
+        self.started(running, "taken over");
+        self.happen(Event::Adopted);
+        if start != wanted {
+            tracing::info!(milter = self.member.name, "its configuration has changed");
+            self.happen(Event::Restart);
+        }
+    }
+
+    /// Does nothing at all until told what is next.
+    async fn pause(&mut self, orders: &mut mpsc::Receiver<Order>) -> Paused {
+        self.output.leave();
+        loop {
+            match orders.recv().await {
+                Some(Order::Resume) => {
+                    self.output.listen();
+                    return Paused::GoOn;
+                }
+                Some(Order::Release) => return Paused::LetGo,
+                Some(Order::Stop) | None => return Paused::Stop,
+                Some(Order::Pause | Order::Restart) => {}
+            }
         }
     }
 
@@ -253,7 +308,7 @@ impl Keeper {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Started(running) => self.started(running),
+            Report::Started(running) => self.started(running, "started"),
             Report::NotStarted(error) => {
                 self.note(error.to_string());
                 self.group = None;
@@ -278,16 +333,13 @@ impl Keeper {
         }
     }
 
-    fn started(&mut self, running: Running) {
+    fn started(&mut self, running: Running, how: &str) {
         let pid = running.group.id();
-        tracing::info!(milter = self.member.name, pid, "started");
+        tracing::info!(milter = self.member.name, pid, "{how}");
         self.group = Some(running.group);
         self.vitals.moved(self.state, Some(pid));
-        for (stream, pipe) in [("stdout", running.stdout), ("stderr", running.stderr)] {
-            if let Some(pipe) = pipe {
-                tokio::spawn(capture::log(self.member.name.clone(), stream, pipe));
-            }
-        }
+        self.output = Output::new(&self.member.name, running.stdout, running.stderr);
+        self.output.listen();
         // Orders may have come before there was anybody to signal.
         match self.state {
             State::Replacing | State::Stopping => self.signal(Signal::SIGTERM),
@@ -305,6 +357,7 @@ impl Keeper {
                 self.happen(Event::Restart);
             }
             Order::Stop => self.happen(Event::Stop),
+            Order::Pause | Order::Resume | Order::Release => {}
         }
     }
 

@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -51,6 +52,12 @@ pub enum Order {
     Restart,
     /// End it for good.
     Stop,
+    /// Neither start nor end nor read anything until told more: somebody else may.
+    Pause,
+    /// Go on after a pause; what has happened meanwhile counts now.
+    Resume,
+    /// Leave the child to somebody else.
+    Release,
 }
 
 /// A milter to look after.
@@ -187,6 +194,41 @@ impl Supervisor {
     #[must_use]
     pub fn nurseries(&self) -> &Arc<Nurseries> {
         &self.nurseries
+    }
+
+    /// Has all keepers hold still, while another orchestrator takes over.
+    pub async fn pause(&self) {
+        self.tell_spawned(Order::Pause).await;
+    }
+
+    /// Has all keepers go on, since nobody has taken over.
+    pub async fn resume(&self) {
+        // Whatever the other one has started is nobody's now.
+        for (_, stray) in self.nurseries.unclaimed() {
+            stray.group.signal(Signal::SIGKILL);
+        }
+        self.tell_spawned(Order::Resume).await;
+    }
+
+    async fn tell_spawned(&self, order: Order) {
+        for kept in self.kept.iter().filter(|kept| kept.spawned) {
+            // A keeper that cannot take an order is at its end.
+            let _ = kept.orders.send(order).await;
+        }
+    }
+
+    /// Leaves all children and their nurseries to another orchestrator.
+    pub async fn release(mut self) {
+        for kept in &self.kept {
+            let order = if kept.spawned {
+                Order::Release
+            } else {
+                Order::Stop
+            };
+            let _ = kept.orders.send(order).await;
+        }
+        while self.tasks.join_next().await.is_some() {}
+        self.nurseries.let_go();
     }
 
     /// Ends all children, waits for that, and lets the nurseries go. Each child has its own time to

@@ -9,6 +9,8 @@ mod house;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
+mod nursery;
+#[cfg(test)]
 mod seen;
 #[cfg(test)]
 mod supervision;

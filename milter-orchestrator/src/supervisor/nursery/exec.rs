@@ -142,7 +142,9 @@ fn restrict(limits: Limits) -> io::Result<()> {
         }
     }
     if let Some(nice) = limits.nice {
-        rustix::process::setpriority_process(None, nice.into())?;
+        // Nobody without rights may stand back less than before.
+        let present = rustix::process::getpriority_process(None)?;
+        rustix::process::setpriority_process(None, present.max(nice.into()))?;
     }
     Ok(())
 }

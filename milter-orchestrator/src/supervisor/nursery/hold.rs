@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 
@@ -103,6 +104,8 @@ pub struct Nurseries {
 pub struct Home {
     identity: Identity,
     program: PathBuf,
+    /// Whether all children that ran when we came are known.
+    told: watch::Sender<bool>,
     inner: Mutex<Inner>,
 }
 
@@ -190,6 +193,15 @@ impl Nurseries {
         Some((start, running))
     }
 
+    /// Waits until all nurseries that another orchestrator shares with us have told of their
+    /// children.
+    pub async fn introduced(&self) {
+        for home in self.homes.values() {
+            // It ends with the home only, which is ours.
+            let _ = home.told.subscribe().wait_for(|told| *told).await;
+        }
+    }
+
     /// Those that ran when we became a holder and that nobody has adopted; they are nobody's now.
     #[must_use]
     pub fn unclaimed(&self) -> Vec<(Start, Running)> {
@@ -243,6 +255,7 @@ impl Home {
     fn open(program: &Path, cradle: Cradle) -> io::Result<Self> {
         let home = Self {
             identity: cradle.identity,
+            told: watch::Sender::new(cradle.process.is_some()),
             program: program.to_owned(),
             inner: Mutex::new(Inner {
                 active: Some(Arc::new(cradle.channel.watched()?)),
@@ -360,13 +373,16 @@ impl Home {
                     let _ = kin.reports.send(spawn::Report::Ended(end));
                 }
             }
-            Report::Told => {}
+            Report::Told => {
+                self.told.send_replace(true);
+            }
         }
     }
 
     /// The nursery has ended: the kernel ends its children, and we what is left of their groups,
     /// where we may.
     fn lost(&self) {
+        self.told.send_replace(true);
         let mut inner = self.lock();
         inner.active = None;
         if inner.closing {
