@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::info;
 
 use super::config::Common;
 use super::config::load::Source;
+use super::exit::EX_SOFTWARE;
 use super::listen::Bound;
 use super::ready::Notifier;
 use super::{Failure, Program, Signal, log};
@@ -86,6 +87,16 @@ impl<P: Program> Host<P> {
         self.notifier.ready();
     }
 
+    /// Tells the service manager that a reload is over, whatever came of it.
+    pub fn reloaded(&self) {
+        self.notifier.ready();
+    }
+
+    /// Tells the service manager that another process takes our place.
+    pub fn succeeded_by(&self, pid: u32) {
+        self.notifier.successor(pid);
+    }
+
     /// Tells the service manager that the program is about to end.
     pub fn stopping(&self) {
         info!("stopping");
@@ -104,42 +115,44 @@ impl<P: Program> Host<P> {
     }
 
     /// Reads the configuration file again and prepares the program anew, without holding up the
-    /// runtime. A bad file changes nothing and is logged as `check` would put it.
-    pub async fn reload(&mut self) -> Option<P> {
+    /// runtime; with it, what of the file counts after a restart only, one sentence each. The
+    /// service manager waits for [`Self::reloaded`], once the program counts or was refused.
+    ///
+    /// # Errors
+    /// A bad file changes nothing and is put as `check` would put it.
+    pub async fn reload(&mut self) -> Result<(P, Vec<String>), Failure> {
         self.notifier.reloading();
         let path = self.path.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare_again::<P>(&path)).await;
-        self.notifier.ready();
-        match prepared {
-            Ok(Ok((common, program))) => {
-                self.log.reconfigure(&common.log);
-                self.warn_of_restart(&common);
-                info!("configuration reloaded");
-                Some(program)
-            }
-            Ok(Err(failure)) => {
-                error!("the old configuration stays: {failure}");
-                None
-            }
-            Err(panicked) => {
-                error!("the old configuration stays: {panicked}");
-                None
-            }
-        }
+        let (common, program) = prepared.map_err(|panicked| {
+            Failure::new(EX_SOFTWARE, format!("the configuration: {panicked}"))
+        })??;
+        self.log.reconfigure(&common.log);
+        Ok((program, self.waiting_for_restart(&common)))
     }
 
-    /// Sockets and user are taken once; a change of them waits for a restart.
-    fn warn_of_restart(&self, new: &Common) {
+    /// What is taken once, at the start. A program without a `[server]` section sees to its own
+    /// sockets.
+    fn waiting_for_restart(&self, new: &Common) -> Vec<String> {
         let old = &self.common;
-        if (&new.listeners, &new.metrics) != (&old.listeners, &old.metrics) {
-            warn!("sockets have changed in the configuration: they count after a restart");
+        let mut waiting = Vec::new();
+        let listeners = new.server.is_some() && new.listeners != old.listeners;
+        if listeners || new.metrics != old.metrics {
+            waiting.push("sockets have changed: that counts after a restart".to_owned());
         }
         if (&new.user, &new.group) != (&old.user, &old.group) {
-            warn!("user or group has changed in the configuration: it counts after a restart");
+            waiting.push("user or group has changed: that counts after a restart".to_owned());
         }
         if new.log.format != old.log.format {
-            warn!("the log format has changed in the configuration: it counts after a restart");
+            waiting.push("the log format has changed: that counts after a restart".to_owned());
         }
+        waiting
+    }
+
+    /// Where the configuration is.
+    #[must_use]
+    pub fn config_path(&self) -> &Path {
+        &self.path
     }
 }
 

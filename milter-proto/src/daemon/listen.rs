@@ -187,6 +187,17 @@ impl Inherited {
 }
 
 impl Socket {
+    /// The same socket once more: a connection goes to whoever accepts first.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_clone().map(Self::Tcp),
+            Self::Unix(unix) => unix.try_clone().map(Self::Unix),
+        }
+    }
+
     fn address(&self) -> String {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().map(|at| at.to_string()),
@@ -210,6 +221,23 @@ impl Bound {
             Socket::Unix(unix) => net::Listener::from_unix(unix)?,
         };
         Ok((listener, self.file))
+    }
+}
+
+impl SocketFile {
+    /// Of a socket that another process bound and leaves to us.
+    #[must_use]
+    pub fn adopt(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path).unwrap_or_default(),
+        }
+    }
+
+    /// Leaves the file to another process.
+    pub fn leave(mut self) {
+        // No file has this number.
+        self.identity = (0, 0);
     }
 }
 

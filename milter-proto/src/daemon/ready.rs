@@ -1,4 +1,4 @@
-//! Tells the service manager how far the program is: ready, reloading, stopping, alive.
+//! Tells the service manager how far the program is: ready, reloading, stopping, alive, replaced.
 //!
 //! One datagram to the socket in `NOTIFY_SOCKET`, by path or, with a leading `@`, in the abstract
 //! name space. Without the variable nothing happens. The socket is connected while the program may
@@ -56,6 +56,11 @@ impl Notifier {
     /// Serving.
     pub(crate) fn ready(&self) {
         self.send("READY=1\n");
+    }
+
+    /// Another process is the one to watch from now on.
+    pub(crate) fn successor(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}\n"));
     }
 
     /// Reading the configuration again; [`Self::ready`] follows in any case.
@@ -129,6 +134,8 @@ mod tests {
         assert!(micros.trim_end().parse::<u64>().unwrap() > 0, "{reloading}");
         notifier.alive();
         assert_eq!(heard(), "WATCHDOG=1\n");
+        notifier.successor(42);
+        assert_eq!(heard(), "MAINPID=42\n");
         notifier.stopping();
         assert_eq!(heard(), "STOPPING=1\n");
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::config::Server;
 use super::exit::{EX_OSERR, EX_SOFTWARE};
@@ -147,9 +147,17 @@ impl Running {
             match signal {
                 Signal::Stop => return None,
                 Signal::Reload => {
-                    if let Some(program) = host.reload().await {
-                        filters.exchange(F::from(program));
+                    match host.reload().await {
+                        Ok((program, waiting)) => {
+                            for what in waiting {
+                                warn!("{what}");
+                            }
+                            filters.exchange(F::from(program));
+                            info!("configuration reloaded");
+                        }
+                        Err(failure) => error!("the old configuration stays: {failure}"),
                     }
+                    host.reloaded();
                 }
                 Signal::Report => info!(
                     connections = filters.connections.load(Ordering::Relaxed),

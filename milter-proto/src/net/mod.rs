@@ -15,7 +15,7 @@ mod stream;
 mod tests;
 mod unix;
 
-pub use accept::{Served, Stop, accept};
+pub use accept::{Admission, Served, Stop, accept, admit};
 pub use address::{Address, InvalidAddress};
 pub use dial::{Client, DialError, Response, Timeouts};
 pub use frames::{Frames, StreamError};
