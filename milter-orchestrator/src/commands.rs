@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use milter_proto::daemon::config::nearest;
 use milter_proto::daemon::exit::{EX_IOERR, EX_OSERR, EX_UNAVAILABLE, EX_USAGE};
@@ -18,6 +20,9 @@ use crate::route::{Client, Fact, Facts};
 use crate::status;
 use crate::supervisor::nursery::{exec, serve};
 
+/// How often it is looked whether a drain is done.
+const WAIT_EVERY: Duration = Duration::from_millis(200);
+
 /// Sub-commands beside those that every program has.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -29,6 +34,19 @@ pub enum Command {
     },
     /// Show which filters a message would go through, and why; nothing is sent.
     Explain(Explain),
+    /// Have the running orchestrator read its configuration again, and show what came of it. A bad
+    /// file changes nothing.
+    Reload,
+    /// Have the running orchestrator take no more connections, finish the messages in hand, and
+    /// close its connections.
+    Drain {
+        /// Take connections again.
+        #[arg(long, conflicts_with = "wait")]
+        undo: bool,
+        /// Wait until no connection is left.
+        #[arg(long)]
+        wait: bool,
+    },
     /// End the process of a milter and start a fresh one.
     Restart {
         /// Its name in the configuration.
@@ -68,16 +86,50 @@ impl Command {
         match self {
             Self::Status { json } => show_status(&ask(context, &Question::Status)?, json),
             Self::Explain(arguments) => arguments.run(context),
-            Self::Restart { milter } => match ask(context, &Question::Restart { milter })? {
-                Answer::Done(what) => print(&what),
-                answer => Err(unexpected(&answer)),
-            },
+            Self::Restart { milter } => order(context, &Question::Restart { milter }),
+            Self::Reload => order(context, &Question::Reload),
+            Self::Drain { undo, wait } => {
+                let done = order(context, &Question::Drain { undo })?;
+                if wait {
+                    wait_until_drained(context)?;
+                }
+                Ok(done)
+            }
             Self::ChildExec(arguments) => match exec::run(&arguments) {
                 Ok(never) => match never {},
                 Err(error) => Err(Failure::new(EX_OSERR, format!("child: {error}"))),
             },
             Self::Nursery(arguments) => serve::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
+    }
+}
+
+/// Has the running orchestrator do something, and shows what it says of it.
+fn order(
+    context: &CommandContext<'_, Orchestrator>,
+    question: &Question,
+) -> Result<ExitCode, Failure> {
+    match ask(context, question)? {
+        Answer::Done(what) => print(&what),
+        answer => Err(unexpected(&answer)),
+    }
+}
+
+/// Waits until the last connection has gone. Whoever gets tired of it interrupts us.
+fn wait_until_drained(context: &CommandContext<'_, Orchestrator>) -> Result<(), Failure> {
+    loop {
+        let snapshot = match ask(context, &Question::Status)? {
+            Answer::Status(snapshot) => snapshot,
+            answer => return Err(unexpected(&answer)),
+        };
+        if !snapshot.draining {
+            let message = "somebody has undone it; connections are taken again";
+            return Err(Failure::new(EX_UNAVAILABLE, message));
+        }
+        if snapshot.connections() == 0 {
+            return Ok(());
+        }
+        thread::sleep(WAIT_EVERY);
     }
 }
 

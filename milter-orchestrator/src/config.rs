@@ -28,7 +28,7 @@ pub struct Settings {
     /// Which filters a message goes through: the first route that matches. Mail that no route
     /// matches is refused for now.
     pub route: Vec<Route>,
-    /// The socket of `status` and `restart`.
+    /// The socket of `status`, `restart`, `reload`, `drain` and `upgrade`.
     pub control: Control,
     /// How filters are looked after.
     pub supervisor: Supervisor,
@@ -211,7 +211,7 @@ impl<'de> Visitor<'de> for NamesVisitor {
     }
 }
 
-/// The socket of `status` and `restart`.
+/// The socket of `status`, `restart`, `reload`, `drain` and `upgrade`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
@@ -240,6 +240,9 @@ pub struct Supervisor {
     pub probe_timeout: Seconds,
     /// A command that runs without a sign of life for so long is killed and started again.
     pub hang_timeout: Seconds,
+    /// How long connections of MTAs may go on with what a reload has removed or replaced, or in
+    /// the old process after an upgrade.
+    pub handover_timeout: Seconds,
 }
 
 impl Default for Supervisor {
@@ -249,6 +252,7 @@ impl Default for Supervisor {
             probe_interval: Seconds::from_secs(2),
             probe_timeout: Seconds::from_secs(2),
             hang_timeout: Seconds::from_secs(10),
+            handover_timeout: Seconds::from_secs(3600),
         }
     }
 }

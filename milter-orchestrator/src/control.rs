@@ -1,9 +1,9 @@
 //! The control socket: one JSON line a question, one JSON line an answer.
 //!
 //! The socket has mode 0600, and each peer is asked the kernel for its user besides: only the one
-//! that we run as and root are answered. A question has a greatest length and a peer little time; a
-//! peer that misbehaves loses its connection and nobody notices. What a question means is decided
-//! by the closure that is handed in.
+//! that we run as and root are answered. A question has a greatest length and a peer little time to
+//! put it; a peer that misbehaves loses its connection and nobody notices. What a question means is
+//! decided by the closure that is handed in, which may take its time.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -27,8 +27,10 @@ const QUESTION_MAX: u64 = 4096;
 const ANSWER_MAX: u64 = 4 * 1024 * 1024;
 /// Peers that are answered at the same time.
 const PEERS_MAX: usize = 8;
-/// Time for a question and its answer.
+/// Time for a question, and for an answer that is there at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for an answer that has to wait for filters to start.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,23 @@ pub enum Question {
         /// Its name.
         milter: String,
     },
+    /// Read the configuration again; answered when it counts, or has been refused.
+    Reload,
+    /// Take no more mail, or take it again.
+    Drain {
+        /// Take it again.
+        undo: bool,
+    },
+}
+
+impl Question {
+    /// How long its answer may take.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Status | Self::Restart { .. } | Self::Drain { .. } => PATIENCE,
+            Self::Reload => LONG_PATIENCE,
+        }
+    }
 }
 
 /// What is answered.
@@ -80,9 +99,10 @@ pub enum AskError {
 }
 
 /// Answers questions until the socket fails, which it does not. `answer` decides.
-pub async fn serve<F>(listener: UnixListener, answer: F)
+pub async fn serve<F, A>(listener: UnixListener, answer: F)
 where
-    F: Fn(Question) -> Answer + Send + Sync + 'static,
+    F: Fn(Question) -> A + Send + Sync + 'static,
+    A: Future<Output = Answer> + Send,
 {
     let answer = Arc::new(answer);
     let peers = Arc::new(Semaphore::new(PEERS_MAX));
@@ -101,20 +121,17 @@ where
         };
         let answer = Arc::clone(&answer);
         tokio::spawn(async move {
-            let talk = converse(stream, &*answer);
-            match time::timeout(PATIENCE, talk).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "control connection"),
-                Err(_) => tracing::debug!("control connection: too slow"),
+            if let Err(error) = converse(stream, &*answer).await {
+                tracing::debug!(%error, "control connection");
             }
             drop(place);
         });
     }
 }
 
-async fn converse(
+async fn converse<A: Future<Output = Answer>>(
     mut stream: UnixStream,
-    answer: &(impl Fn(Question) -> Answer + Sync),
+    answer: &(impl Fn(Question) -> A + Sync),
 ) -> io::Result<()> {
     let uid = Uid::from_raw(stream.peer_cred()?.uid());
     if !is_allowed(uid, Uid::effective()) {
@@ -123,19 +140,24 @@ async fn converse(
     }
     let (reader, mut writer) = stream.split();
     let mut reader = tokio::io::BufReader::new(reader);
+    // All questions of a peer and their reading, without the time that answers take.
+    let deadline = time::Instant::now() + PATIENCE;
     loop {
         let mut line = Vec::new();
         let mut limited = (&mut reader).take(QUESTION_MAX);
-        if limited.read_until(b'\n', &mut line).await? == 0 {
+        let asked = time::timeout_at(deadline, limited.read_until(b'\n', &mut line));
+        if asked.await?? == 0 {
             return Ok(());
         }
-        let reply = match serde_json::from_slice(&line) {
-            Ok(question) => answer(question),
+        let reply = match serde_json::from_slice::<Question>(&line) {
+            Ok(question) => time::timeout(question.patience(), answer(question))
+                .await
+                .unwrap_or_else(|_| Answer::Error("it is not done yet; see the log".to_owned())),
             Err(error) => Answer::Error(format!("question not understood: {error}")),
         };
         let mut text = serde_json::to_vec(&reply).map_err(io::Error::other)?;
         text.push(b'\n');
-        writer.write_all(&text).await?;
+        time::timeout(PATIENCE, writer.write_all(&text)).await??;
         if line.last() != Some(&b'\n') {
             // Cut off or too long: what follows is no question.
             return Ok(());
@@ -162,7 +184,7 @@ pub fn ask(socket: &Path, question: &Question) -> Result<Answer, AskError> {
 }
 
 fn exchange(stream: &mut StdUnixStream, question: &Question) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(question.patience() + PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut text = serde_json::to_vec(question)?;
     text.push(b'\n');
@@ -188,9 +210,12 @@ mod tests {
             .unwrap();
         let path = directory.join("control.sock");
         let listener = runtime.block_on(async { UnixListener::bind(&path).unwrap() });
-        runtime.spawn(serve(listener, |question| match question {
-            Question::Status => Answer::Error("no status here".to_owned()),
-            Question::Restart { milter } => Answer::Done(milter),
+        runtime.spawn(serve(listener, |question| async {
+            match question {
+                Question::Status => Answer::Error("no status here".to_owned()),
+                Question::Restart { milter } => Answer::Done(milter),
+                Question::Reload | Question::Drain { .. } => Answer::Done(String::new()),
+            }
         }));
         (path, runtime)
     }

@@ -1,23 +1,34 @@
 //! Listening for MTAs: hands each connection to the proxy, with the routes of the moment.
 //!
 //! Accepting, the limit of connections and their time of grace are `milter_proto::net`'s business;
-//! a connection whose task panics is closed and costs the others nothing.
+//! a connection whose task panics is closed and costs the others nothing. A [`Door`] is the hold on
+//! a listener that is served: it opens, pauses and closes it, and can lend its socket to a
+//! successor.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use milter_proto::daemon::Socket;
-use milter_proto::net::{self, Listener, accept};
+use milter_proto::daemon::{Bound, Socket, SocketFile};
+use milter_proto::net::{self, Admission, Listener, admit};
 use tokio::sync::watch;
 
+use crate::config::Listen;
 use crate::proxy::{Limits, Proxy};
 use crate::route::Routes;
 
 /// What counts for new connections; a reload replaces it.
 #[derive(Debug)]
-pub(crate) struct Current(RwLock<Rules>);
+pub(crate) struct Current(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    rules: Rules,
+    /// One for each listener that had a connection under these rules.
+    proxies: HashMap<Arc<str>, Proxy>,
+}
 
 /// Where messages go, and how much of everything they may have.
 #[derive(Debug, Clone)]
@@ -28,60 +39,87 @@ pub(crate) struct Rules {
 
 impl Current {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self(RwLock::new(rules))
+        Self(Mutex::new(Inner {
+            rules,
+            proxies: HashMap::new(),
+        }))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn read(&self) -> Rules {
-        let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        rules.clone()
+        self.inner().rules.clone()
     }
 
+    /// The old rules last as long as the connections that began with them, and no longer.
     pub(crate) fn replace(&self, rules: Rules) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        let mut inner = self.inner();
+        inner.rules = rules;
+        inner.proxies.clear();
+    }
+
+    /// For a new connection; those before keep theirs.
+    fn proxy(&self, listener: &Arc<str>) -> Proxy {
+        let mut inner = self.inner();
+        let Rules { routes, limits } = inner.rules.clone();
+        let proxies = inner.proxies.entry(Arc::clone(listener));
+        proxies
+            .or_insert_with(|| Proxy::new(&**listener, routes, limits))
+            .clone()
     }
 }
 
-/// One listening socket.
+/// A listener that is served. Dropping it does not end that: [`Door::say`] does.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// As it was configured.
+    pub(crate) listen: Listen,
+    /// Connections at the moment, for `status`.
+    pub(crate) connections: Arc<AtomicU64>,
+    socket: Socket,
+    file: Option<SocketFile>,
+    order: watch::Sender<Admission>,
+}
+
+impl Door {
+    /// Says whether connections are taken.
+    pub(crate) fn say(&self, admission: Admission) {
+        self.order.send_replace(admission);
+    }
+
+    /// Lets nobody in any more; the file goes first, so that nobody comes in vain. Connections go
+    /// on; what they are told from now on comes from the sender that is returned.
+    pub(crate) fn close(self) -> watch::Sender<Admission> {
+        drop(self.file);
+        self.order.send_replace(Admission::Closed);
+        self.order
+    }
+
+    /// The same, while the socket and its file go to whoever serves it from now on.
+    pub(crate) fn hand_over(self) -> (Bound, watch::Sender<Admission>) {
+        let bound = Bound {
+            name: String::new(),
+            socket: self.socket,
+            address: self.listen.socket.to_string(),
+            file: self.file,
+        };
+        self.order.send_replace(Admission::Closed);
+        (bound, self.order)
+    }
+}
+
+/// One listening socket, and the task that serves it.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     listener: Listener,
     /// Name of its `[listen.NAME]` section.
     name: Arc<str>,
     limits: net::Limits,
-    /// Connections at the moment, for `status`.
     connections: Arc<AtomicU64>,
     rules: Arc<Current>,
-}
-
-/// The proxy of one listener: one for as long as the routes stay the same.
-#[derive(Debug)]
-struct Front {
-    name: Arc<str>,
-    rules: Arc<Current>,
-    latest: Mutex<(Arc<Routes>, Proxy)>,
-}
-
-impl Front {
-    fn new(name: Arc<str>, rules: Arc<Current>) -> Self {
-        let Rules { routes, limits } = rules.read();
-        let proxy = Proxy::new(&*name, Arc::clone(&routes), limits);
-        Self {
-            name,
-            rules,
-            latest: Mutex::new((routes, proxy)),
-        }
-    }
-
-    /// For a new connection; those before keep theirs.
-    fn proxy(&self) -> Proxy {
-        let Rules { routes, limits } = self.rules.read();
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&latest.0, &routes) {
-            let proxy = Proxy::new(&*self.name, Arc::clone(&routes), limits);
-            *latest = (routes, proxy);
-        }
-        latest.1.clone()
-    }
+    admission: watch::Receiver<Admission>,
 }
 
 /// Counts a connection for as long as it lives, however it ends.
@@ -101,60 +139,58 @@ impl Drop for Counted {
 }
 
 impl Entrance {
-    /// For a listener of the configuration. Messages in hand have `grace` to finish.
+    /// For a listener of the configuration, at first as `admission` says. Messages in hand have
+    /// `grace` to finish.
     ///
     /// # Errors
     /// When the socket cannot be used at all.
     pub(crate) fn new(
-        name: &str,
-        socket: Socket,
-        max_connections: u32,
+        bound: Bound,
+        listen: &Listen,
         grace: Duration,
-        rules: Arc<Current>,
-    ) -> io::Result<Self> {
-        let listener = match socket {
+        rules: &Arc<Current>,
+        admission: Admission,
+    ) -> io::Result<(Self, Door)> {
+        let listener = match bound.socket.try_clone()? {
             Socket::Tcp(tcp) => Listener::from_tcp(tcp)?,
             Socket::Unix(unix) => Listener::from_unix(unix)?,
         };
         let mut limits = net::Limits::default();
-        limits.connections = usize::try_from(max_connections).unwrap_or(usize::MAX);
+        limits.connections = usize::try_from(listen.max_connections).unwrap_or(usize::MAX);
         limits.grace = grace;
-        Ok(Self {
-            listener,
-            name: name.into(),
-            limits,
-            connections: Arc::default(),
-            rules,
-        })
-    }
-
-    /// Name of its `[listen.NAME]` section.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The count of its connections, which goes on counting.
-    pub(crate) fn connections(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.connections)
-    }
-
-    /// Accepts until told to stop, then lets the connections finish.
-    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
-        let shutdown = async move {
-            // A sender that is gone means the same.
-            let _ = stop.wait_for(|stop| *stop).await;
+        let (order, admission) = watch::channel(admission);
+        let connections = Arc::<AtomicU64>::default();
+        let door = Door {
+            listen: listen.clone(),
+            connections: Arc::clone(&connections),
+            socket: bound.socket,
+            file: bound.file,
+            order,
         };
+        let entrance = Self {
+            listener,
+            name: bound.name.into(),
+            limits,
+            connections,
+            rules: Arc::clone(rules),
+            admission,
+        };
+        Ok((entrance, door))
+    }
+
+    /// Serves as its door says, until the last connection has gone.
+    pub(crate) async fn serve(self) {
         let Self {
             listener,
             name,
             limits,
             connections,
             rules,
+            admission,
         } = self;
-        let front = Front::new(Arc::clone(&name), rules);
-        accept(vec![listener], limits, shutdown, |stream, peer, stop| {
+        admit(vec![listener], limits, admission, |stream, peer, stop| {
             let counted = Counted::new(&connections);
-            let (name, proxy) = (Arc::clone(&name), front.proxy());
+            let (name, proxy) = (Arc::clone(&name), rules.proxy(&name));
             async move {
                 if let Err(error) = proxy.serve(stream, &peer, stop).await {
                     let listener = &*name;

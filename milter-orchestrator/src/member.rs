@@ -134,7 +134,7 @@ const OUT_OF_STEP: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Health {
     readiness: AtomicU8,
-    counters: Counters,
+    counters: Arc<Counters>,
     last_error: Mutex<Option<LastError>>,
     negotiated: Mutex<Option<Negotiated>>,
     suspected: Notify,
@@ -152,6 +152,16 @@ pub struct LastError {
 }
 
 impl Health {
+    /// Of a process that takes the place of this one: nothing is known of it yet, and the numbers
+    /// go on.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self {
+            counters: Arc::clone(&self.counters),
+            ..Self::default()
+        }
+    }
+
     /// What is believed at the moment.
     #[must_use]
     pub fn readiness(&self) -> Readiness {

@@ -1,181 +1,283 @@
-//! What of a new configuration counts at once, and what waits for a restart. Pure.
+//! What a new configuration does to everything that runs. Pure.
 //!
-//! Routes and failure policies count for the next connection. Sockets, commands and the control
-//! socket do not change under running children: they keep their old settings, and each is named. A
-//! new route that needs a milter which does not run cannot count; then the old routes stay as a
-//! whole, since half a set of routes is none that anybody wrote.
+//! Routes and failure policies count for the next connection. A milter whose process or place has
+//! changed gets a new generation: next to the old one where both can exist, otherwise in its place.
+//! Listeners come, go and move likewise. What cannot change while we run is named.
 
-use crate::config::{Milter, Settings};
+use milter_proto::net::Address;
+
+use crate::blueprint::Source;
+use crate::config::{Listen, Settings};
+
+/// A milter as far as its process is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whose it is, and how it is started.
+    pub source: &'a Source,
+    /// Where the configuration puts it.
+    pub address: &'a Address,
+    /// Whether nobody but us knows that place.
+    pub private: bool,
+}
+
+/// What becomes of a milter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It runs on.
+    Keeps,
+    /// It is new.
+    Starts,
+    /// A new generation starts, and takes new connections when it is ready; the old one ends with
+    /// its last connection.
+    Beside,
+    /// Two of them cannot exist: the old one ends, then the new one starts.
+    InPlace,
+    /// It ends with its last connection.
+    Ends,
+}
+
+/// What becomes of each milter, the new ones first.
+#[must_use]
+pub fn fates(old: &[Shape<'_>], new: &[Shape<'_>]) -> Vec<(String, Fate)> {
+    let find = |shapes: &[Shape<'_>], name: &str| {
+        let mut shapes = shapes.iter().copied();
+        shapes.find(|shape| shape.name == name).is_some()
+    };
+    let mut fates = Vec::new();
+    for shape in new {
+        let before = old.iter().find(|before| before.name == shape.name);
+        let fate = before.map_or(Fate::Starts, |before| becomes(before, shape));
+        fates.push((shape.name.to_owned(), fate));
+    }
+    for shape in old.iter().filter(|shape| !find(new, shape.name)) {
+        fates.push((shape.name.to_owned(), Fate::Ends));
+    }
+    fates
+}
+
+fn becomes(old: &Shape<'_>, new: &Shape<'_>) -> Fate {
+    let stays = old.address == new.address;
+    if stays && old.source == new.source {
+        Fate::Keeps
+    } else if stays && !new.private && *old.source != Source::Foreign {
+        Fate::InPlace
+    } else {
+        Fate::Beside
+    }
+}
+
+/// What becomes of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It is served as before.
+    Keeps,
+    /// It is new.
+    Opens,
+    /// It has another socket.
+    Moves,
+    /// It takes another number of connections.
+    Resizes,
+    /// It is gone.
+    Closes,
+}
+
+/// What becomes of each listener.
+#[must_use]
+pub fn entries(old: &Settings, new: &Settings) -> Vec<(String, Entry)> {
+    let mut entries = Vec::new();
+    for (name, listen) in &new.listen {
+        let entry = match old.listen.get(name) {
+            None => Entry::Opens,
+            Some(before) if before.socket != listen.socket => Entry::Moves,
+            Some(before) if before.max_connections != listen.max_connections => Entry::Resizes,
+            Some(_) => Entry::Keeps,
+        };
+        entries.push((name.clone(), entry));
+    }
+    let gone = old
+        .listen
+        .keys()
+        .filter(|name| !new.listen.contains_key(*name));
+    entries.extend(gone.map(|name| (name.clone(), Entry::Closes)));
+    entries
+}
 
 /// The settings that count from now on, and what waits for a restart, one sentence each.
-///
-/// `running` are the names of the milters that are looked after.
 #[must_use]
-pub fn merge(old: &Settings, new: Settings, running: &[&str]) -> (Settings, Vec<String>) {
+pub fn merge(old: &Settings, mut new: Settings) -> (Settings, Vec<String>) {
     let mut waiting = Vec::new();
-    let mut merged = new;
-    for (section, differs) in [
-        ("[control]", old.control != merged.control),
-        ("[supervisor]", old.supervisor != merged.supervisor),
+    let mut wait = |what: String| waiting.push(format!("{what}: that counts after a restart"));
+    if old.control != new.control {
+        wait("[control] has changed".to_owned());
+        new.control = old.control.clone();
+    }
+    let (before, after) = (&old.supervisor, &mut new.supervisor);
+    for (key, before, after) in [
+        (
+            "probe_interval",
+            before.probe_interval,
+            &mut after.probe_interval,
+        ),
+        (
+            "probe_timeout",
+            before.probe_timeout,
+            &mut after.probe_timeout,
+        ),
+        ("hang_timeout", before.hang_timeout, &mut after.hang_timeout),
     ] {
-        if differs {
-            waiting.push(format!("{section} has changed"));
+        if before != *after {
+            wait(format!("[supervisor] {key} has changed"));
+            *after = before;
         }
     }
-    merged.control = old.control.clone();
-    merged.supervisor = old.supervisor.clone();
-    // Who listens has been said by the start-up already.
-    merged.listen.clone_from(&old.listen);
-
-    for (name, milter) in &mut merged.milter {
-        if let Some(before) = old.milter.get(name)
-            && keep_process(before, milter)
-        {
-            waiting.push(format!(
-                "the command or socket of [milter.{name}] has changed"
-            ));
+    for (name, listen) in &mut new.listen {
+        let Some(before) = old.listen.get(name) else {
+            continue;
+        };
+        let same_file = |listen: &Listen| (listen.mode, listen.group.clone());
+        if before.socket == listen.socket && same_file(before) != same_file(listen) {
+            wait(format!("mode or group of [listen.{name}] has changed"));
+            listen.mode = before.mode;
+            listen.group.clone_from(&before.group);
         }
     }
-    for name in running {
-        if !merged.milter.contains_key(*name) {
-            waiting.push(format!("[milter.{name}] is gone and goes on running"));
-        }
-    }
-    let absent = absent(&merged, running);
-    if !absent.is_empty() {
-        waiting.push(format!(
-            "the routes stay as they were, because the new ones need what does not run yet: {}",
-            absent.join(", ")
-        ));
-        merged.route.clone_from(&old.route);
-        for (name, milter) in &old.milter {
-            let milter = || milter.clone();
-            merged.milter.entry(name.clone()).or_insert_with(milter);
-        }
-    }
-    (merged, waiting)
-}
-
-/// Gives `new` everything of `old` that its process or connection depends on; whether that
-/// differed.
-fn keep_process(old: &Milter, new: &mut Milter) -> bool {
-    let policies_of_new = Milter {
-        on_failure: new.on_failure,
-        shadow: new.shadow,
-        pool: new.pool,
-        connect_timeout: new.connect_timeout,
-        command_timeout: new.command_timeout,
-        end_of_message_timeout: new.end_of_message_timeout,
-        ..old.clone()
-    };
-    let differed = policies_of_new != *new;
-    *new = policies_of_new;
-    differed
-}
-
-/// What the routes name and is not there: milters that do not run, listeners that were not bound.
-fn absent(merged: &Settings, running: &[&str]) -> Vec<String> {
-    let mut absent = Vec::new();
-    for route in &merged.route {
-        let named = route.chain.iter().flatten().flat_map(|names| &names.0);
-        for name in named.filter(|name| !running.contains(&name.as_str())) {
-            absent.push(format!("[milter.{name}]"));
-        }
-        let listeners = &route.condition.listen.0;
-        for name in listeners
-            .iter()
-            .filter(|name| !merged.listen.contains_key(*name))
-        {
-            absent.push(format!("[listen.{name}]"));
-        }
-    }
-    absent.sort();
-    absent.dedup();
-    absent
+    (new, waiting)
 }
 
 #[cfg(test)]
 mod tests {
-    use milter_proto::net::Address;
+    use milter_proto::daemon::config::{FileMode, Seconds};
 
     use super::*;
     use crate::blueprint::tests::settings;
-    use crate::config::{Listen, Names};
-    use crate::member::OnFailure;
+    use crate::blueprint::{MilterPlan, draw};
+    use crate::config::Names;
 
-    const RUNNING: [&str; 3] = ["dkim", "legacy", "spam"];
-
-    /// What `change` makes of the settings: what waits, and the settings that count.
-    fn merged(change: impl FnOnce(&mut Settings)) -> (Settings, Vec<String>) {
-        let mut new = settings();
+    /// What becomes of the milters of `settings()` after `change`, those that keep left out.
+    fn check(change: impl FnOnce(&mut Settings), expected: &[(&str, Fate)]) {
+        let (old, mut new) = (settings(), settings());
         change(&mut new);
-        merge(&settings(), new, &RUNNING)
+        let (old, new) = (draw(&old).unwrap(), draw(&new).unwrap());
+        fn shapes<'a>(milters: &'a [MilterPlan]) -> Vec<Shape<'a>> {
+            milters.iter().map(MilterPlan::shape).collect()
+        }
+        let fates = fates(&shapes(&old.milters), &shapes(&new.milters));
+        let changed = fates.iter().filter(|(_, fate)| *fate != Fate::Keeps);
+        let changed: Vec<(&str, Fate)> = changed.map(|(name, fate)| (&**name, *fate)).collect();
+        assert_eq!(changed, expected);
     }
 
-    fn chain(names: &[&str]) -> Option<Vec<Names>> {
+    fn names(names: &[&str]) -> Option<Vec<Names>> {
         let one = |name: &&str| Names(vec![(*name).to_owned()]);
         Some(names.iter().map(one).collect())
     }
 
     #[test]
-    fn nothing_changed_means_nothing_waits() {
-        let (counts, waiting) = merged(|_| {});
-        assert_eq!(counts, settings());
-        assert_eq!(waiting, [""; 0]);
-    }
-
-    #[test]
-    fn routes_and_policies_count_at_once() {
-        let (counts, waiting) = merged(|new| {
-            new.route[1].chain = chain(&["spam", "dkim"]);
-            new.milter.get_mut("spam").unwrap().on_failure = OnFailure::Reject;
-        });
-        assert_eq!(waiting, [""; 0]);
-        assert_eq!(counts.route[1].chain, chain(&["spam", "dkim"]));
-        assert_eq!(counts.milter["spam"].on_failure, OnFailure::Reject);
-    }
-
-    #[test]
-    fn processes_and_sockets_wait_and_are_named() {
-        let (counts, waiting) = merged(|new| {
-            let spam = new.milter.get_mut("spam").unwrap();
-            spam.command = vec!["other".to_owned()];
-            spam.on_failure = OnFailure::Reject;
-            new.control.socket = Address::Unix("/elsewhere.sock".into());
-        });
-        assert_eq!(waiting.len(), 2, "{waiting:?}");
-        assert!(waiting[0].contains("[control]"));
-        assert!(waiting[1].contains("[milter.spam]"));
-        assert_eq!(
-            counts.milter["spam"].command,
-            settings().milter["spam"].command
+    fn policies_touch_no_process() {
+        check(|_| {}, &[]);
+        check(
+            |new| {
+                let spam = new.milter.get_mut("spam").unwrap();
+                spam.on_failure = crate::member::OnFailure::Reject;
+                spam.command_timeout = Seconds::from_secs(3);
+                new.route.reverse();
+            },
+            &[],
         );
-        assert_eq!(counts.milter["spam"].on_failure, OnFailure::Reject);
-        assert_eq!(counts.control, settings().control);
     }
 
     #[test]
-    fn routes_that_need_what_does_not_run_stay_as_they_were() {
-        let (counts, waiting) = merged(|new| {
-            let added = new.milter["dkim"].clone();
-            new.milter.insert("added".to_owned(), added);
-            new.milter.remove("legacy");
-            new.route[1].chain = chain(&["added"]);
-        });
-        assert_eq!(counts.route, settings().route);
-        assert!(counts.milter.contains_key("legacy"));
-        let waiting = waiting.join("; ");
-        assert!(waiting.contains("[milter.added]"), "{waiting}");
-        assert!(waiting.contains("[milter.legacy] is gone"), "{waiting}");
+    fn a_command_in_private_runs_beside_the_old_one() {
+        let command = |new: &mut Settings| {
+            new.milter.get_mut("spam").unwrap().command = vec!["other".to_owned()];
+        };
+        check(command, &[("spam", Fate::Beside)]);
+        let environment = |new: &mut Settings| {
+            let spam = new.milter.get_mut("spam").unwrap();
+            spam.environment.insert("A".to_owned(), "b".to_owned());
+        };
+        check(environment, &[("spam", Fate::Beside)]);
+    }
 
-        let (counts, waiting) = merged(|new| {
-            let socket = Address::Unix("/new.sock".into());
-            let listen = new.listen["inbound"].clone();
-            let listen = Listen { socket, ..listen };
-            new.listen.insert("third".to_owned(), listen);
-            new.route[1].condition.listen = Names(vec!["third".to_owned()]);
-        });
-        assert_eq!(counts.route, settings().route);
-        assert!(waiting[0].contains("[listen.third]"), "{waiting:?}");
+    #[test]
+    fn a_place_that_others_know_has_one_process_at_a_time() {
+        let at = |new: &mut Settings, port: u16, command: &str| {
+            let spam = new.milter.get_mut("spam").unwrap();
+            spam.command = vec![command.to_owned()];
+            spam.socket = Some(format!("inet:{port}@127.0.0.1").parse().unwrap());
+        };
+        let (mut old, mut moved, mut other) = (settings(), settings(), settings());
+        at(&mut old, 7001, "spam");
+        at(&mut moved, 7002, "spam");
+        at(&mut other, 7001, "other");
+        let fate = |new: &Settings| {
+            let (old, new) = (draw(&old).unwrap(), draw(new).unwrap());
+            let old: Vec<_> = old.milters.iter().map(MilterPlan::shape).collect();
+            let new: Vec<_> = new.milters.iter().map(MilterPlan::shape).collect();
+            fates(&old, &new)
+                .into_iter()
+                .find(|(name, _)| name == "spam")
+                .unwrap()
+                .1
+        };
+        assert_eq!(fate(&old), Fate::Keeps);
+        assert_eq!(fate(&moved), Fate::Beside);
+        assert_eq!(fate(&other), Fate::InPlace);
+    }
+
+    #[test]
+    fn milters_come_and_go_with_the_chains_that_name_them() {
+        check(
+            |new| {
+                let added = new.milter["dkim"].clone();
+                new.milter.insert("added".to_owned(), added);
+                for route in &mut new.route {
+                    route.chain = names(&["added"]);
+                }
+            },
+            &[
+                ("added", Fate::Starts),
+                ("dkim", Fate::Ends),
+                ("legacy", Fate::Ends),
+                ("spam", Fate::Ends),
+            ],
+        );
+    }
+
+    #[test]
+    fn listeners_come_go_move_and_grow() {
+        let old = settings();
+        let mut new = settings();
+        let first = new.listen.keys().next().unwrap().clone();
+        let mut added = new.listen[&first].clone();
+        added.socket = Address::Unix("/new.sock".into());
+        new.listen.insert("zzz".to_owned(), added);
+        assert!(entries(&old, &new).contains(&("zzz".to_owned(), Entry::Opens)));
+        assert!(entries(&new, &old).contains(&("zzz".to_owned(), Entry::Closes)));
+        let mut moved = new.clone();
+        moved.listen.get_mut("zzz").unwrap().socket = Address::Unix("/newer.sock".into());
+        assert!(entries(&new, &moved).contains(&("zzz".to_owned(), Entry::Moves)));
+        let mut grown = new.clone();
+        grown.listen.get_mut("zzz").unwrap().max_connections += 1;
+        assert!(entries(&new, &grown).contains(&("zzz".to_owned(), Entry::Resizes)));
+    }
+
+    #[test]
+    fn what_cannot_change_is_named_and_stays() {
+        let old = settings();
+        let mut new = settings();
+        new.control.socket = Address::Unix("/elsewhere.sock".into());
+        new.supervisor.hang_timeout = Seconds::from_secs(99);
+        new.supervisor.handover_timeout = Seconds::from_secs(99);
+        let listen = new.listen.values_mut().next().unwrap();
+        listen.mode = FileMode::from_bits(0o600);
+        let (counts, waiting) = merge(&old, new);
+        assert_eq!(waiting.len(), 3, "{waiting:?}");
+        assert!(waiting.iter().all(|what| what.ends_with("after a restart")));
+        assert_eq!(counts.control, old.control);
+        assert_eq!(counts.listen, old.listen);
+        assert_eq!(counts.supervisor.handover_timeout, Seconds::from_secs(99));
     }
 }

@@ -12,61 +12,41 @@ use std::path::Path;
 
 use milter_proto::daemon::config::{FileMode, Listener};
 use milter_proto::daemon::exit::{EX_CANTCREAT, EX_NOPERM, EX_OSERR};
-use milter_proto::daemon::{Failure, Socket, SocketFile, bind_one};
+use milter_proto::daemon::{Bound, Failure, Socket, bind_one};
 use milter_proto::net::Address;
 use nix::unistd::Uid;
 use tokio::net::UnixListener;
 
-use crate::blueprint::{Blueprint, MilterPlan, Source};
-use crate::supervisor::{Charge, Kind};
+use crate::blueprint::Blueprint;
+use crate::member::Member;
 
 /// Sockets that only we connect to.
 const OURS_ALONE: FileMode = FileMode::from_bits(0o600);
 
-/// Binds everything that the blueprint needs: the milters to look after, and the control socket.
-/// Socket files are added to `files`.
-pub(crate) fn bind(
-    blueprint: &Blueprint,
-    files: &mut Vec<SocketFile>,
-) -> Result<(Vec<Charge>, UnixListener), Failure> {
-    let private = |plan: &MilterPlan| {
-        let path = plan.member.address.path();
-        path.is_some_and(|path| path.starts_with(&blueprint.directory))
-    };
-    if blueprint.milters.iter().any(private) {
+/// Makes sure that there is a directory for private sockets, where any are needed.
+pub(crate) fn prepare(blueprint: &Blueprint) -> Result<(), Failure> {
+    if blueprint.milters.iter().any(|plan| plan.private) {
         ensure_private(&blueprint.directory)?;
     }
-    let charges = blueprint
-        .milters
-        .iter()
-        .map(|plan| {
-            let kind = match &plan.source {
-                Source::Foreign => Kind::Foreign,
-                Source::BindsItself(how) => Kind::Spawned(how.clone(), None),
-                Source::HandOver(how) => {
-                    let listener = child_socket(plan, files)?;
-                    Kind::Spawned(how.clone(), Some(listener))
-                }
-            };
-            let member = plan.member.clone();
-            Ok(Charge { member, kind })
-        })
-        .collect::<Result<_, Failure>>()?;
-    let control = control_socket(&blueprint.control, files)?;
-    Ok((charges, control))
+    Ok(())
 }
 
-fn child_socket(plan: &MilterPlan, files: &mut Vec<SocketFile>) -> Result<OwnedFd, Failure> {
-    let name = format!("milter.{}", plan.member.name);
-    let bound = bind_one(&Listener {
+/// Binds the socket that a child is to be handed.
+pub(crate) fn for_child(member: &Member) -> Result<Bound, Failure> {
+    let name = format!("milter.{}", member.name);
+    bind_one(&Listener {
         section: name.clone(),
         name,
-        socket: plan.member.address.clone(),
+        socket: member.address.clone(),
         mode: OURS_ALONE,
         group: None,
-    })?;
-    files.extend(bound.file);
-    blocking(bound.socket)
+    })
+}
+
+/// The socket of a child, to be given away.
+pub(crate) fn to_hand_over(bound: &Bound) -> Result<OwnedFd, Failure> {
+    let copy = bound.socket.try_clone();
+    copy.and_then(blocking)
         .map_err(|error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address)))
 }
 
@@ -84,17 +64,21 @@ fn blocking(socket: Socket) -> io::Result<OwnedFd> {
     }
 }
 
-fn control_socket(path: &Path, files: &mut Vec<SocketFile>) -> Result<UnixListener, Failure> {
-    let bound = bind_one(&Listener {
+/// Binds the control socket.
+pub(crate) fn control(path: &Path) -> Result<Bound, Failure> {
+    bind_one(&Listener {
         name: "control".to_owned(),
         section: "control".to_owned(),
         socket: Address::Unix(path.to_owned()),
         mode: OURS_ALONE,
         group: None,
-    })?;
-    files.extend(bound.file);
+    })
+}
+
+/// The control socket, as part of the runtime; `bound` keeps it and its file.
+pub(crate) fn listen(bound: &Bound) -> Result<UnixListener, Failure> {
     let unusable = |error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address));
-    match bound.socket {
+    match bound.socket.try_clone().map_err(unusable)? {
         Socket::Unix(unix) => UnixListener::from_std(unix).map_err(unusable),
         Socket::Tcp(_) => Err(unusable(io::Error::from(io::ErrorKind::InvalidInput))),
     }

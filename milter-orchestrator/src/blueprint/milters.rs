@@ -26,9 +26,11 @@ pub(super) fn members(
         let section = format!("milter.{name}");
         mistakes.keep(check_name(&section, name));
         check(&section, milter, mistakes);
-        let address = match &milter.socket {
-            Some(address) => Some(address.clone()),
-            None => mistakes.keep(private_socket(settings, name)),
+        let running = known.get(name);
+        let address = match (running, &milter.socket) {
+            (Some(running), _) => Some(running.address.clone()),
+            (None, Some(address)) => Some(address.clone()),
+            (None, None) => mistakes.keep(private_socket(settings, name)),
         };
         let member = Member {
             name: name.clone(),
@@ -41,7 +43,7 @@ pub(super) fn members(
             },
             shadow: milter.shadow,
             pool: usize::try_from(milter.pool).unwrap_or(usize::MAX),
-            health: known.get(name).cloned().unwrap_or_default(),
+            health: running.map_or_else(Arc::default, |running| Arc::clone(&running.health)),
         };
         members.insert(name.clone(), Arc::new(member));
     }

@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use milter_proto::daemon::ConfigError;
 use milter_proto::daemon::config::nearest;
+use milter_proto::net::Address;
 
 use crate::config::Settings;
 use crate::member::{Health, Member};
 use crate::proxy::Limits;
+use crate::reload::Shape;
 use crate::route::Routes;
 use crate::supervisor::Pace;
 use crate::supervisor::keeper::Plan;
@@ -53,10 +55,25 @@ pub struct MilterPlan {
     pub member: Arc<Member>,
     /// Whose it is.
     pub source: Source,
+    /// Its socket is one that is made for it, in the directory for that.
+    pub private: bool,
+}
+
+impl MilterPlan {
+    /// It as far as its process is concerned.
+    #[must_use]
+    pub fn shape(&self) -> Shape<'_> {
+        Shape {
+            name: &self.member.name,
+            source: &self.source,
+            address: &self.member.address,
+            private: self.private,
+        }
+    }
 }
 
 /// Whose a milter is.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Ours to start; its socket is bound here and handed over.
     HandOver(Plan),
@@ -77,8 +94,17 @@ impl Source {
     }
 }
 
-/// What is known already of milters by their name.
-pub type Known = BTreeMap<String, Arc<Health>>;
+/// What is known already of milters that run, by their name.
+pub type Known = BTreeMap<String, Running>;
+
+/// A milter that runs, or is about to.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Where it is, which need not be where the configuration alone would put it.
+    pub address: Address,
+    /// Its state and counters.
+    pub health: Arc<Health>,
+}
 
 /// Turns settings into a blueprint of milters of which nothing is known yet.
 ///
@@ -88,7 +114,7 @@ pub fn draw(settings: &Settings) -> Result<Blueprint, ConfigError> {
     redraw(settings, &Known::new())
 }
 
-/// Turns settings into a blueprint in which known milters keep their health and counters.
+/// Turns settings into a blueprint in which known milters keep their place, health and counters.
 ///
 /// # Errors
 /// The first mistake, with the dotted path of its key.
@@ -126,7 +152,11 @@ pub fn survey(settings: &Settings, known: &Known) -> Result<Blueprint, Vec<Confi
         .filter_map(|(name, milter)| {
             let member = Arc::clone(members.get(name)?);
             let source = milters::source(milter);
-            Some(MilterPlan { member, source })
+            Some(MilterPlan {
+                member,
+                source,
+                private: milter.socket.is_none(),
+            })
         })
         .collect();
     Ok(Blueprint {

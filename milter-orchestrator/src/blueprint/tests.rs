@@ -311,17 +311,23 @@ fn what_is_odd_and_legal_is_a_warning() {
 }
 
 #[test]
-fn only_milters_of_some_chain_are_wanted_and_known_ones_keep_their_health() {
+fn only_milters_of_some_chain_are_wanted_and_known_ones_keep_place_and_health() {
     let mut settings = settings();
     settings.route.pop();
     let health = Arc::new(Health::default());
     health.counters().message(crate::counters::Word::Continue);
-    let known = Known::from([("dkim".to_owned(), Arc::clone(&health))]);
+    let address: Address = "unix:/run/test/dkim.2.sock".parse().unwrap();
+    let running = Running {
+        address: address.clone(),
+        health,
+    };
+    let known = Known::from([("dkim".to_owned(), running)]);
     let blueprint = redraw(&settings, &known).unwrap();
     let [only] = blueprint.milters.as_slice() else {
         panic!("{:?}", blueprint.milters);
     };
     assert_eq!(only.member.name, "dkim");
     assert_eq!(only.member.health.messages(), 1);
+    assert_eq!(only.member.address, address);
     assert!(matches!(only.source, Source::HandOver(_)));
 }

@@ -23,6 +23,9 @@ pub struct Snapshot {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// It takes no more mail, because of `drain`.
+    #[serde(default)]
+    pub draining: bool,
     /// When it started.
     pub since: u64,
     /// When this was taken.
@@ -31,6 +34,14 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerStatus>,
     /// The milters.
     pub milters: Vec<MilterStatus>,
+}
+
+impl Snapshot {
+    /// Connections of MTAs, by all listeners.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.listeners.iter().map(|one| one.connections).sum()
+    }
 }
 
 /// One listener.

@@ -16,10 +16,14 @@ pub fn render(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let up = age(snapshot.now, snapshot.since);
     let (version, pid) = (&snapshot.version, snapshot.pid);
+    let draining = match snapshot.draining {
+        true => "; draining: takes no more mail until `drain --undo`",
+        false => "",
+    };
     // Writing into a string cannot fail.
     let _ = writeln!(
         text,
-        "milter-orchestrator {version}, process {pid}, up {up}\n"
+        "milter-orchestrator {version}, process {pid}, up {up}{draining}\n"
     );
     let listeners = snapshot.listeners.iter().map(|listener| {
         let connections = listener.connections.to_string();
@@ -289,6 +293,7 @@ mod tests {
         Snapshot {
             version: "0.1.0".to_owned(),
             pid: 42,
+            draining: false,
             since: 0,
             now: 1000,
             listeners: vec![ListenerStatus {

@@ -134,7 +134,7 @@ impl Keeper {
             keeper.ensure_probe();
             tokio::select! {
                 Some(report) = reports.recv() => keeper.report(report),
-                order = orders.recv() => match order {
+                order = orders.recv(), if !(stopping && orders.is_closed()) => match order {
                     Some(Order::Pause) => match keeper.pause(&mut orders).await {
                         Paused::GoOn => {}
                         Paused::Stop => {

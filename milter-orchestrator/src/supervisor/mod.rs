@@ -141,17 +141,18 @@ impl Supervisor {
     }
 
     /// Looks after a milter from now on.
-    pub fn keep(&mut self, charge: Charge) {
+    pub fn keep(&mut self, charge: Charge) -> Kept {
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
         let (first_word, spoken) = oneshot::channel();
         let vitals = Arc::new(Vitals::default());
         self.first_words.push(spoken);
-        self.kept.push(Kept {
+        let kept = Kept {
             member: Arc::clone(&charge.member),
             vitals: Arc::clone(&vitals),
             spawned: matches!(charge.kind, Kind::Spawned(..)),
             orders,
-        });
+        };
+        self.kept.push(kept.clone());
         let (member, pace) = (charge.member, self.pace);
         match charge.kind {
             Kind::Foreign => {
@@ -171,6 +172,17 @@ impl Supervisor {
                 self.tasks.spawn(Keeper::run(parts, receiver));
             }
         }
+        kept
+    }
+
+    /// Ends a milter, and looks after it no more; its keeper goes on until that is done.
+    pub fn dismiss(&mut self, milter: &Kept) {
+        self.kept
+            .retain(|kept| !Arc::ptr_eq(&kept.vitals, &milter.vitals));
+        // Where there is no room for an order, the end of the last `Kept` says the same.
+        let _ = milter.orders.try_send(Order::Stop);
+        // Tasks that have ended are not kept until the end of the program.
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Those that are looked after, in the order in which they came.

@@ -1,33 +1,45 @@
-//! A filter that lets everything pass, as a process: this very test binary, started again.
+//! A filter that lets everything pass, as a process: this very test binary, started again. It may
+//! put a stamp on each message, so that a test sees which process it was.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use milter_proto::edit::Edit;
 use milter_proto::filter::{Context, Filter, Needs, Transaction};
 use milter_proto::net::{Address, Limits, Listener, serve};
 use milter_proto::verdict::{Outcome, Verdict};
+use milter_proto::wire::Actions;
 
 /// What turns the test below into a filter: `inherit`, or the path of a socket to bind.
 const SOCKET: &str = "ORCHESTRATOR_TEST_SOCKET";
 /// Milliseconds before it listens.
 const PAUSE: &str = "ORCHESTRATOR_TEST_PAUSE";
+/// What it writes into messages.
+const STAMP: &str = "ORCHESTRATOR_TEST_STAMP";
+/// The header field that it does that in.
+pub(crate) const STAMP_FIELD: &str = "X-Stamp";
 
 /// The `command` and `environment` of a milter that takes its socket after a pause.
 pub(crate) fn milter(pause: Duration) -> String {
-    section("inherit", pause)
+    section("inherit", pause, "")
+}
+
+/// The same for a milter that puts a stamp on messages.
+pub(crate) fn stamping(stamp: &str) -> String {
+    section("inherit", Duration::ZERO, stamp)
 }
 
 /// The same for a milter that binds its socket by itself, at this path.
-pub(crate) fn binding(path: &str) -> String {
-    section(path, Duration::ZERO)
+pub(crate) fn binding(path: &str, stamp: &str) -> String {
+    section(path, Duration::ZERO, stamp)
 }
 
-fn section(socket: &str, pause: Duration) -> String {
+fn section(socket: &str, pause: Duration, stamp: &str) -> String {
     let program = std::env::current_exe().unwrap();
     format!(
         "command = [\"{}\", \"--exact\", \"filter::process\", \"--nocapture\"]\n\
-         environment = {{ {SOCKET} = \"{socket}\", {PAUSE} = \"{}\" }}\n",
+         environment = {{ {SOCKET} = \"{socket}\", {PAUSE} = \"{}\", {STAMP} = \"{stamp}\" }}\n",
         program.display(),
         pause.as_millis()
     )
@@ -40,6 +52,7 @@ fn process() {
         return;
     };
     let pause = std::env::var(PAUSE).unwrap().parse().unwrap();
+    let stamp = std::env::var(STAMP).unwrap();
     std::thread::sleep(Duration::from_millis(pause));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -52,7 +65,9 @@ fn process() {
             None => Listener::bind(&Address::Unix(socket.into())).await.unwrap(),
         };
         let never = std::future::pending();
-        serve(vec![listener], || Arc::new(Pass), Limits::default(), never).await;
+        let filter = Arc::new(Stamping(stamp));
+        let limits = Limits::default();
+        serve(vec![listener], move || Arc::clone(&filter), limits, never).await;
     });
 }
 
@@ -74,5 +89,38 @@ impl Filter for Pass {
 impl Transaction for Pass {
     async fn finish(self, _cx: Context<'_>) -> Outcome {
         Verdict::Continue.into()
+    }
+}
+
+/// Lets everything pass, with its stamp where it has one.
+struct Stamping(String);
+
+impl Filter for Stamping {
+    type Transaction = Stamp;
+
+    fn needs(&self) -> Needs {
+        Needs {
+            actions: Actions::ADD_HEADERS,
+            ..Needs::default()
+        }
+    }
+
+    fn begin(&self, _cx: Context<'_>) -> Stamp {
+        Stamp(self.0.clone())
+    }
+}
+
+/// A message that gets a stamp.
+struct Stamp(String);
+
+impl Transaction for Stamp {
+    async fn finish(self, _cx: Context<'_>) -> Outcome {
+        if self.0.is_empty() {
+            return Verdict::Continue.into();
+        }
+        Outcome {
+            verdict: Verdict::Continue,
+            edits: vec![Edit::add(STAMP_FIELD, self.0)],
+        }
     }
 }

@@ -3,13 +3,19 @@
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod filter;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
 mod lifetime;
 #[cfg(test)]
+mod mta;
+#[cfg(test)]
 mod nursery;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod seen;
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! What an operator sees of a running orchestrator: status, explain, reload.
+//! What an operator sees of a running orchestrator: status, explain.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use milter_orchestrator::member::OnFailure;
 use milter_orchestrator::status::Snapshot;
 use nix::sys::signal::Signal;
 
@@ -76,32 +75,4 @@ fn explain_names_route_filters_and_what_they_negotiated() {
         "{said}"
     );
     assert!(said.contains("No orchestrator is running"), "{said}");
-}
-
-#[test]
-fn a_reload_counts_or_changes_nothing() {
-    let house = house();
-    let before = house.wait_until_up("good");
-    let good = filter::milter(Duration::ZERO);
-
-    house.rewrite(&format!(
-        "[milter.good]\n{good}on_failure = \"accept\"\n[[route]]\nchain = [\"good\"]\n"
-    ));
-    house.signal(Signal::SIGHUP);
-    house.wait_for("the new policy", || {
-        house.milter("good").on_failure == OnFailure::Accept
-    });
-
-    house.rewrite(&format!(
-        "[milter.good]\n{good}on_failure = \"reject\"\n[[route]]\nchain = [\"god\"]\n"
-    ));
-    house.signal(Signal::SIGHUP);
-    house.wait_for_log(&["the old configuration stays", "no milter \"god\""]);
-    assert_eq!(house.milter("good").on_failure, OnFailure::Accept);
-
-    house.rewrite("[milter.other]\ncommand = [\"true\"]\n[[route]]\nchain = [\"other\"]\n");
-    house.signal(Signal::SIGHUP);
-    house.wait_for_log(&["[milter.other]", "this counts after a restart"]);
-    let good = house.milter("good");
-    assert_eq!((good.pid, good.restarts), (before, 0), "{}", house.log());
 }

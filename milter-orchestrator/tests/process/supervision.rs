@@ -137,7 +137,7 @@ fn a_restart_that_is_asked_for_is_a_fresh_process_and_no_crash() {
 
 #[test]
 fn a_program_that_binds_its_socket_itself_is_started_and_watched() {
-    let own = filter::binding("{dir}/own.sock");
+    let own = filter::binding("{dir}/own.sock", "");
     let house = House::start(&format!(
         "[milter.own]\n{own}socket = \"unix:{{dir}}/own.sock\"\nbinds_itself = true
          [[route]]\nchain = [\"own\"]\n"

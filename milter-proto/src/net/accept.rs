@@ -179,10 +179,12 @@ async fn queued_connection(
 ) -> Option<(Stream, Peer, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     let next = poll_fn(|cx| {
-        let ready = listeners.iter().find_map(|listener| match listener.poll_accept(cx) {
-            Poll::Ready(Ok(accepted)) => Some(accepted),
-            Poll::Ready(Err(_)) | Poll::Pending => None,
-        });
+        let ready = listeners
+            .iter()
+            .find_map(|listener| match listener.poll_accept(cx) {
+                Poll::Ready(Ok(accepted)) => Some(accepted),
+                Poll::Ready(Err(_)) | Poll::Pending => None,
+            });
         Poll::Ready(ready)
     });
     let (stream, peer) = next.await?;
