@@ -4,6 +4,7 @@ mod bench;
 mod child;
 mod clamd;
 mod demo;
+mod faults;
 mod finding;
 mod fuzz;
 mod integration;
@@ -110,6 +111,23 @@ enum Command {
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
         lanes: u8,
     },
+    /// Break things on purpose while mail flows, and count what becomes of it
+    Faults {
+        /// Which faults (default: all)
+        names: Vec<String>,
+        /// Name the faults and their limits, inject none
+        #[arg(long)]
+        list: bool,
+        /// Use the quickly built daemons
+        #[arg(long)]
+        dev: bool,
+        /// Install no Debian packages; say what is missing
+        #[arg(long)]
+        no_install: bool,
+        /// Keep the folder with logs, mail and configuration, and say where it is
+        #[arg(long)]
+        keep: bool,
+    },
     /// Install the Debian packages that the other commands need
     Setup {
         /// Install nothing; say what is missing
@@ -168,6 +186,19 @@ fn main() -> ExitCode {
             seed,
             scripts,
             lanes,
+        }),
+        Command::Faults {
+            names,
+            list,
+            dev,
+            no_install,
+            keep,
+        } => faults::run(&faults::Options {
+            names,
+            list,
+            profile: if dev { Profile::Dev } else { Profile::Release },
+            install: !no_install,
+            keep,
         }),
         Command::Setup { no_install } => setup::run(!no_install),
     };

@@ -63,6 +63,11 @@ impl Sink {
         self.lock().clone()
     }
 
+    /// Forgets what has come.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Delivered>> {
         // A push cannot leave the list half-changed.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)

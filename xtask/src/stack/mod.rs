@@ -104,7 +104,8 @@ impl Site {
         can.then_some(ACCOUNT)
     }
 
-    fn etc(&self, file: &str) -> PathBuf {
+    /// A file of a daemon's configuration.
+    pub(crate) fn etc(&self, file: &str) -> PathBuf {
         self.folder.join("etc").join(file)
     }
 
@@ -197,16 +198,21 @@ impl Site {
 
     /// The account that the daemons become must own the keys and the folder of the sockets.
     fn give_away(&self) -> Result<()> {
+        for folder in ["keys", "state"] {
+            self.give(&self.folder.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a folder and what is in it to the account that the daemons become.
+    pub(crate) fn give(&self, folder: &Path) -> Result<()> {
         let Some(account) = self.account() else {
             return Ok(());
         };
         let user = User::from_name(account)?.with_context(|| format!("no account {account}"))?;
-        for folder in ["keys", "state"] {
-            let folder = self.folder.join(folder);
-            chown(&folder, Some(user.uid), Some(user.gid))?;
-            for entry in fs::read_dir(&folder)? {
-                chown(&entry?.path(), Some(user.uid), Some(user.gid))?;
-            }
+        chown(folder, Some(user.uid), Some(user.gid))?;
+        for entry in fs::read_dir(folder)? {
+            chown(&entry?.path(), Some(user.uid), Some(user.gid))?;
         }
         Ok(())
     }
@@ -292,7 +298,8 @@ pub(crate) struct Filter {
     pub(crate) pid: Option<i32>,
 }
 
-fn read_status(status: &Value) -> Option<Vec<Filter>> {
+/// The filters in what `status --json` says.
+pub(crate) fn read_status(status: &Value) -> Option<Vec<Filter>> {
     let filters = status["milters"].as_array()?;
     filters
         .iter()
