@@ -2,21 +2,18 @@
 //! runs itself as.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use milter_proto::daemon::config::nearest;
-use milter_proto::daemon::exit::{EX_IOERR, EX_OSERR, EX_UNAVAILABLE, EX_USAGE};
+use milter_proto::daemon::exit::{EX_IOERR, EX_OSERR, EX_UNAVAILABLE};
 use milter_proto::daemon::{CommandContext, Failure};
 
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
-use crate::explain::{Profiles, explain};
+use crate::explain::{Explain, Profiles};
 use crate::orchestrator::Orchestrator;
-use crate::route::{Client, Fact, Facts};
 use crate::status;
 use crate::supervisor::nursery::{exec, serve};
 
@@ -58,23 +55,6 @@ pub enum Command {
     /// Starts and ends filters; the orchestrator runs it, nobody else.
     #[command(hide = true, name = serve::NAME)]
     Nursery(serve::Arguments),
-}
-
-/// What `explain` is told of a message.
-#[derive(Debug, clap::Args)]
-pub struct Explain {
-    /// The listener that it comes in by; may be left out when there is only one.
-    #[arg(long)]
-    listen: Option<String>,
-    /// Address of the client.
-    #[arg(long)]
-    client: Option<IpAddr>,
-    /// The client logged in.
-    #[arg(long, conflicts_with = "no_auth")]
-    auth: bool,
-    /// The client did not log in.
-    #[arg(long)]
-    no_auth: bool,
 }
 
 impl Command {
@@ -134,7 +114,10 @@ fn wait_until_drained(context: &CommandContext<'_, Orchestrator>) -> Result<(), 
 }
 
 /// Asks the running orchestrator of this configuration.
-fn ask(context: &CommandContext<'_, Orchestrator>, question: &Question) -> Result<Answer, Failure> {
+pub(crate) fn ask(
+    context: &CommandContext<'_, Orchestrator>,
+    question: &Question,
+) -> Result<Answer, Failure> {
     let settings: Settings = context.settings()?;
     let socket = settings
         .control
@@ -156,7 +139,7 @@ fn show_status(answer: &Answer, json: bool) -> Result<ExitCode, Failure> {
     print(&text)
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
     match answer {
         Answer::Error(what) => Failure::new(EX_UNAVAILABLE, what.clone()),
         Answer::Status(_) | Answer::Done(_) => {
@@ -166,7 +149,7 @@ fn unexpected(answer: &Answer) -> Failure {
 }
 
 /// What the running orchestrator's filters have negotiated.
-fn profiles(snapshot: status::Snapshot) -> Profiles {
+pub(crate) fn profiles(snapshot: status::Snapshot) -> Profiles {
     snapshot
         .milters
         .into_iter()
@@ -174,59 +157,8 @@ fn profiles(snapshot: status::Snapshot) -> Profiles {
         .collect()
 }
 
-impl Explain {
-    fn run(&self, context: &CommandContext<'_, Orchestrator>) -> Result<ExitCode, Failure> {
-        let orchestrator = &context.prepare()?;
-        let facts = Facts {
-            listen: self.listener(orchestrator)?,
-            client: self
-                .client
-                .map_or(Fact::NotYet, |ip| Fact::Known(Client::Ip(ip))),
-            authenticated: match (self.auth, self.no_auth) {
-                (true, _) => Fact::Known(true),
-                (false, true) => Fact::Known(false),
-                (false, false) => Fact::NotYet,
-            },
-        };
-        let (known, note) = match ask(context, &Question::Status) {
-            Ok(Answer::Status(snapshot)) => (profiles(snapshot), String::new()),
-            Ok(answer) => return Err(unexpected(&answer)),
-            Err(_) => (
-                Profiles::new(),
-                "\nNo orchestrator is running that could be asked what filters negotiate.\n"
-                    .to_owned(),
-            ),
-        };
-        let routes = &orchestrator.blueprint().routes;
-        print(&(explain(routes, &facts, &known) + &note))
-    }
-
-    fn listener<'a>(&'a self, orchestrator: &'a Orchestrator) -> Result<&'a str, Failure> {
-        let listeners = &orchestrator.settings().listen;
-        let mut names = listeners.keys().map(String::as_str);
-        let all = || listeners.keys().cloned().collect::<Vec<_>>().join(", ");
-        match (&self.listen, names.next(), names.next()) {
-            (Some(name), ..) if listeners.contains_key(name) => Ok(name),
-            (Some(name), ..) => {
-                let known = listeners.keys().map(String::as_str);
-                let meant = nearest(name, known).map_or_else(
-                    || format!("there are: {}", all()),
-                    |name| format!("did you mean {name}?"),
-                );
-                let message = format!("there is no listener {name:?}; {meant}");
-                Err(Failure::new(EX_USAGE, message))
-            }
-            (None, Some(only), None) => Ok(only),
-            (None, ..) => Err(Failure::new(
-                EX_USAGE,
-                format!("which listener? Write --listen with one of: {}", all()),
-            )),
-        }
-    }
-}
-
 /// Writes to standard output; a reader that has seen enough is no failure.
-fn print(text: &str) -> Result<ExitCode, Failure> {
+pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -4,18 +4,19 @@
 //! Nothing here opens a file or a port. The doc comments become the commented default file and the
 //! man page.
 
-use std::borrow::Cow;
+mod routing;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use milter_proto::daemon::config::{FileMode, Log, Process, Seconds, Size};
 use milter_proto::net::Address;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::member::OnFailure;
+
+pub use routing::{Inner, Match, Names, Number, Route};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,6 +86,13 @@ pub struct Milter {
     pub on_failure: OnFailure,
     /// It sees the mail, is logged and counted, and changes nothing.
     pub shadow: bool,
+    /// Which messages of its chains it sees; the keys are those of `[route.match]`. It may also ask
+    /// what a filter before it in the chain said: `{ verdict = { dkim = "accept" } }`. Without it,
+    /// all.
+    #[serde(rename = "match")]
+    pub condition: Option<Inner>,
+    /// Which messages it does not see, whatever `match` says; in the same form.
+    pub unless: Option<Inner>,
     /// Connections to it that are kept open for the next client when one has gone, so that short
     /// sessions need not connect and negotiate anew. Only for filters that know the command for it
     /// (`SMFIC_QUIT_NC`), and not for shadows. 0: none; 256 at most.
@@ -115,6 +123,8 @@ impl Default for Milter {
             binds_itself: false,
             on_failure: OnFailure::TempFail,
             shadow: false,
+            condition: None,
+            unless: None,
             pool: 0,
             environment: BTreeMap::new(),
             directory: None,
@@ -124,90 +134,6 @@ impl Default for Milter {
             start_timeout: Seconds::from_secs(30),
             stop_timeout: Seconds::from_secs(10),
         }
-    }
-}
-
-/// Which filters a message goes through.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Route {
-    /// Name, for the log and `explain`; `route-1` and so on without it.
-    pub name: Option<String>,
-    /// What must hold; without it the route takes everything.
-    #[serde(rename = "match")]
-    pub condition: Match,
-    /// Names of filters in their order; those of an inner list run in parallel on the same bytes
-    /// whatever they change. `[]` lets mail pass unfiltered.
-    pub chain: Option<Vec<Names>>,
-    /// Every event goes to one filter at a time, and to the next one only when it has let it pass,
-    /// as in the MTA itself: a filter behind one that refuses never hears of it, and the MTA has
-    /// the answer to each header field before it sends the next. Also as in the MTA itself: Postfix
-    /// asks nobody behind a filter that quarantines, a filter's last reason for that counts,
-    /// Sendmail asks nobody about a client that one filter discards at CONNECT, values of header
-    /// fields are not cleaned of stray line ends, and macros that Postfix repeats are passed on.
-    /// Slower; for filters that learn, count or deliver, and for those that cannot be told a header
-    /// field before they have answered to the one before. Otherwise filters work at the same time
-    /// where none of them can change what another one reads.
-    pub strict: bool,
-}
-
-/// What must hold for a route: all that is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Match {
-    /// The listener that the mail came in by: a name or a list of names.
-    pub listen: Names,
-    /// Whether the client logged in.
-    pub authenticated: Option<bool>,
-    /// The client's address: a network such as `192.0.2.0/24`, an address, or a list of them.
-    pub client: Names,
-}
-
-/// One name, or a list of names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Names(pub Vec<String>);
-
-impl JsonSchema for Names {
-    fn schema_name() -> Cow<'static, str> {
-        "Names".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
-            { "type": "string" },
-            { "type": "array", "items": { "type": "string" } },
-        ] })
-    }
-}
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NamesVisitor)
-    }
-}
-
-/// Reads [`Names`].
-struct NamesVisitor;
-
-impl<'de> Visitor<'de> for NamesVisitor {
-    type Value = Names;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name in quotes or a list of names")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Names, E> {
-        Ok(Names(vec![name.to_owned()]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Names, A::Error> {
-        let list = de::value::SeqAccessDeserializer::new(list);
-        Vec::<String>::deserialize(list).map(Names)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::isolation::Isolation;
+use crate::route::Condition;
 
 pub use milter_proto::net::Address;
 
@@ -31,6 +32,8 @@ pub struct Member {
     pub timeouts: Timeouts,
     /// Sees everything, changes and decides nothing.
     pub shadow: bool,
+    /// Which messages of its chains it sees.
+    pub condition: Condition,
     /// Connections to it that are kept for the next client; 0: each client gets new ones.
     pub pool: usize,
     /// What is known about its state, and counters.

@@ -1,11 +1,12 @@
 //! What must hold of `[milter.NAME]`, and what it becomes. No command is run here, no socket opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use milter_proto::daemon::ConfigError;
 use milter_proto::net::Address;
 
+use super::conditions::Conditions;
 use super::{Known, Mistakes, Source, check_name};
 use crate::config::{self, Settings};
 use crate::member::{Member, Timeouts};
@@ -19,6 +20,7 @@ const POOL_MAX: u32 = 256;
 pub(super) fn members(
     settings: &Settings,
     known: &Known,
+    conditions: &mut Conditions<'_>,
     mistakes: &mut Mistakes,
 ) -> BTreeMap<String, Arc<Member>> {
     let mut members = BTreeMap::new();
@@ -32,8 +34,10 @@ pub(super) fn members(
             (None, Some(address)) => Some(address.clone()),
             (None, None) => mistakes.keep(private_socket(settings, name)),
         };
+        let (given, unless) = (milter.condition.as_ref(), milter.unless.as_ref());
         let member = Member {
             name: name.clone(),
+            condition: conditions.of_milter(&section, given, unless, mistakes),
             address: address.unwrap_or_else(|| Address::Unix(name.into())),
             on_failure: milter.on_failure,
             timeouts: Timeouts {
@@ -48,7 +52,51 @@ pub(super) fn members(
         members.insert(name.clone(), Arc::new(member));
     }
     check_addresses(settings, &members, mistakes);
+    check_cycles(&members, mistakes);
     members
+}
+
+/// Nobody can wait for the word of somebody who waits for his.
+fn check_cycles(members: &BTreeMap<String, Arc<Member>>, mistakes: &mut Mistakes) {
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for name in members.keys() {
+        if told.contains(name.as_str()) {
+            continue;
+        }
+        if let Some(circle) = circle(name, members) {
+            let message = format!(
+                "a circle: {name} asks for the word of {}",
+                circle.join(", which asks for that of ")
+            );
+            let mistake = ConfigError::at(format!("milter.{name}"), message);
+            mistakes.note(mistake.help("take one of these verdicts out of its match or unless"));
+            told.extend(circle);
+        }
+    }
+}
+
+/// Who is asked, one after the other, until it is `name` itself again.
+fn circle<'a>(name: &str, members: &'a BTreeMap<String, Arc<Member>>) -> Option<Vec<&'a str>> {
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    let mut ways: Vec<Vec<&'a str>> = vec![Vec::new()];
+    while let Some(way) = ways.pop() {
+        let last = way.last().copied().unwrap_or(name);
+        let asked = members
+            .get(last)
+            .into_iter()
+            .flat_map(|one| one.condition.asks_for());
+        for next in asked {
+            let mut longer = way.clone();
+            longer.push(next);
+            if next == name {
+                return Some(longer);
+            }
+            if seen.insert(next) {
+                ways.push(longer);
+            }
+        }
+    }
+    None
 }
 
 fn check(section: &str, milter: &config::Milter, mistakes: &mut Mistakes) {

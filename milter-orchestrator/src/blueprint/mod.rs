@@ -1,12 +1,14 @@
 //! What the configuration means: listeners, milters and routes, valid by construction.
 //!
 //! Every mistake that the types cannot see is found here, all of them in one go, each with the path
-//! of its key and what to write instead; nothing is opened, bound or started. What is legal and
+//! of its key and what to write instead; lists are read, nothing is bound or started. What is legal and
 //! still odd becomes a warning.
 
+mod conditions;
 mod limits;
 mod listeners;
 mod milters;
+mod reach;
 mod routes;
 mod warnings;
 
@@ -18,6 +20,7 @@ use milter_proto::daemon::ConfigError;
 use milter_proto::daemon::config::nearest;
 use milter_proto::net::Address;
 
+use self::conditions::Conditions;
 use crate::config::Settings;
 use crate::member::{Health, Member};
 use crate::proxy::Limits;
@@ -132,8 +135,9 @@ pub fn redraw(settings: &Settings, known: &Known) -> Result<Blueprint, ConfigErr
 pub fn survey(settings: &Settings, known: &Known) -> Result<Blueprint, Vec<ConfigError>> {
     let mut mistakes = Mistakes::default();
     listeners::check(settings, &mut mistakes);
-    let members = milters::members(settings, known, &mut mistakes);
-    let routes = routes::routes(settings, &members, &mut mistakes);
+    let mut conditions = Conditions::new(settings);
+    let members = milters::members(settings, known, &mut conditions, &mut mistakes);
+    let routes = routes::routes(settings, &members, &mut conditions, &mut mistakes);
     let control = mistakes.keep(limits::control(&settings.control));
     let pace = mistakes.keep(limits::pace(&settings.supervisor));
     let limits = limits::limits(settings, &mut mistakes);

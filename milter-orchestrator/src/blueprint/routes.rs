@@ -1,21 +1,21 @@
 //! What must hold of `[[route]]`, and what it becomes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
 
+use super::conditions::Conditions;
 use super::{Mistakes, check_name, did_you_mean};
-use crate::config::{self, Match, Names, Settings};
+use crate::config::{self, Names, Settings};
 use crate::member::{Chain, Member};
-use crate::route::{Condition, Route};
+use crate::route::Route;
 
 /// Routes in their order.
 pub(super) fn routes(
     settings: &Settings,
     members: &BTreeMap<String, Arc<Member>>,
+    conditions: &mut Conditions<'_>,
     mistakes: &mut Mistakes,
 ) -> Vec<Route> {
     if settings.route.is_empty() {
@@ -36,8 +36,10 @@ pub(super) fn routes(
             let mistake = ConfigError::at(format!("{section}.name"), message);
             mistakes.note(mistake.help("give each route a name of its own"));
         }
-        let condition = condition(&section, &route.condition, settings, mistakes);
+        let at = format!("{section}.match");
+        let condition = conditions.of_route(&at, &route.condition, mistakes);
         let segments = segments(&section, route, members, mistakes);
+        check_order(&section, &segments, mistakes);
         routes.push(Route {
             condition,
             chain: Arc::new(Chain {
@@ -48,41 +50,6 @@ pub(super) fn routes(
         });
     }
     routes
-}
-
-fn condition(
-    section: &str,
-    given: &Match,
-    settings: &Settings,
-    mistakes: &mut Mistakes,
-) -> Condition {
-    for name in &given.listen.0 {
-        if !settings.listen.contains_key(name) {
-            let message = format!("there is no listener {name:?}");
-            let known = settings.listen.keys().map(String::as_str);
-            let mistake = ConfigError::at(format!("{section}.match.listen"), message);
-            mistakes.note(mistake.help(did_you_mean(name, known)));
-        }
-    }
-    let mut client = Vec::new();
-    for text in &given.client.0 {
-        client.extend(mistakes.keep(network(text).ok_or_else(|| {
-            let message = format!("{text:?} is neither a network nor an address");
-            ConfigError::at(format!("{section}.match.client"), message)
-                .help("write \"192.0.2.0/24\", \"2001:db8::/32\" or \"192.0.2.1\"")
-        })));
-    }
-    Condition {
-        listen: given.listen.0.clone(),
-        authenticated: given.authenticated,
-        client,
-    }
-}
-
-/// A network, or one address as a network.
-fn network(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(address)
 }
 
 fn segments(
@@ -132,4 +99,29 @@ fn segments(
         segments.push(segment);
     }
     segments
+}
+
+/// A filter that asks what another one said must run after it.
+fn check_order(section: &str, segments: &[Vec<Arc<Member>>], mistakes: &mut Mistakes) {
+    let place = |name: &str| {
+        let here = |group: &Vec<Arc<Member>>| group.iter().any(|member| member.name == name);
+        segments.iter().position(here)
+    };
+    for (number, group) in segments.iter().enumerate() {
+        for member in group {
+            for asked in member.condition.asks_for() {
+                if place(asked).is_some_and(|before| before >= number) {
+                    let message = format!(
+                        "{} asks what {asked} said, which does not run before it here",
+                        member.name
+                    );
+                    let mistake = ConfigError::at(format!("{section}.chain.{number}"), message);
+                    mistakes.note(mistake.help(format!(
+                        "write {asked:?} before {:?}, not in one inner list with it",
+                        member.name
+                    )));
+                }
+            }
+        }
+    }
 }

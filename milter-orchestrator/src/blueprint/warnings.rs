@@ -1,61 +1,99 @@
 //! What is legal and still odd.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use milter_proto::daemon::ConfigError;
 
+use super::reach::possible;
 use crate::config::Settings;
-use crate::route::Route;
+use crate::route::{Condition, Route};
 
 /// Everything odd, with the path of its key.
 pub(super) fn warnings(settings: &Settings, routes: &[Route]) -> Vec<ConfigError> {
-    let mut warnings = Vec::new();
-    let used = |name: &str| {
-        routes
-            .iter()
-            .flat_map(|route| route.chain.members())
-            .any(|member| member.name == name)
+    let mut warnings = unused(settings, routes);
+    let listeners: Vec<&str> = settings.listen.keys().map(String::as_str).collect();
+    let anywhere = |wanted: &[(&Condition, bool)]| {
+        let mut listeners = listeners.iter();
+        listeners.any(|listen| possible(listen, wanted))
     };
-    for name in settings.milter.keys().filter(|name| !used(name)) {
-        let message =
-            format!("[milter.{name}] is in no chain; it is neither started nor connected to");
-        warnings.push(ConfigError::at(format!("milter.{name}"), message));
-    }
-    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for (number, route) in routes.iter().enumerate() {
-        let name = &*route.chain.name;
-        let listeners = settings.listen.keys().map(String::as_str);
-        let wanted: Vec<&str> = listeners
-            .filter(|listen| {
-                let any = route.condition.listen.is_empty();
-                any || route.condition.listen.iter().any(|name| name == listen)
-            })
-            .collect();
-        if let Some(by) = wanted
-            .iter()
-            .map(|listen| taken.get(listen))
-            .collect::<Option<Vec<_>>>()
-        {
-            let by = by.first().map_or("", |by| by);
-            let message = format!(
-                "route {name:?} never matches: route {by:?} before it takes everything from there"
-            );
-            warnings.push(ConfigError::at(format!("route.{number}"), message));
-        }
-        if route.condition.authenticated.is_none() && route.condition.client.is_empty() {
-            for listen in wanted {
-                taken.entry(listen).or_insert(name);
-            }
+        let before = routes.get(..number).unwrap_or_default();
+        if let Some(why) = never(route, before, anywhere) {
+            let name = &route.chain.name;
+            let message = format!("route {name:?} never matches: {why}");
+            let odd = ConfigError::at(format!("route.{number}"), message);
+            warnings.push(odd.help("change its match, put it before the others, or take it out"));
         }
     }
-    for listen in settings.listen.keys() {
-        if !taken.contains_key(listen.as_str()) {
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for member in routes.iter().flat_map(|route| route.chain.members()) {
+        if told.insert(&member.name) && !anywhere(&[(&member.condition, true)]) {
             let message = format!(
-                "no route takes everything from [listen.{listen}]: mail that no route matches is \
-                 refused for now"
+                "{} never sees a message: its match cannot hold",
+                member.name
             );
-            warnings.push(ConfigError::at(format!("listen.{listen}"), message));
+            let odd = ConfigError::at(format!("milter.{}", member.name), message);
+            warnings.push(odd.help("change its match or its unless"));
         }
+    }
+    let none: Vec<(&Condition, bool)> = routes.iter().map(|one| (&one.condition, false)).collect();
+    for listen in listeners.iter().filter(|listen| possible(listen, &none)) {
+        let message = format!(
+            "no route takes everything from [listen.{listen}]: mail that no route matches is \
+             refused for now"
+        );
+        let odd = ConfigError::at(format!("listen.{listen}"), message);
+        warnings.push(odd.help("write a last [[route]] without match, unless that is meant"));
     }
     warnings
+}
+
+fn unused(settings: &Settings, routes: &[Route]) -> Vec<ConfigError> {
+    let used: BTreeSet<&str> = routes
+        .iter()
+        .flat_map(|route| route.chain.members())
+        .map(|member| member.name.as_str())
+        .collect();
+    let names = settings.milter.keys();
+    names
+        .filter(|name| !used.contains(name.as_str()))
+        .map(|name| {
+            let message =
+                format!("[milter.{name}] is in no chain; it is neither started nor connected to");
+            let odd = ConfigError::at(format!("milter.{name}"), message);
+            odd.help("write its name into the chain of a route, or take the section out")
+        })
+        .collect()
+}
+
+/// Why nothing can come to a route, if that is so.
+fn never(
+    route: &Route,
+    before: &[Route],
+    anywhere: impl Fn(&[(&Condition, bool)]) -> bool,
+) -> Option<String> {
+    let own = (&route.condition, true);
+    let mut wanted: Vec<(&Condition, bool)> = before
+        .iter()
+        .map(|earlier| (&earlier.condition, false))
+        .collect();
+    wanted.push(own);
+    if anywhere(&wanted) {
+        return None;
+    }
+    if !anywhere(&[own]) {
+        return Some("its conditions contradict each other".to_owned());
+    }
+    let mut taker = before
+        .iter()
+        .filter(|earlier| !anywhere(&[(&earlier.condition, false), own]));
+    Some(match taker.next() {
+        Some(earlier) => {
+            format!(
+                "route {:?} before it takes everything from there",
+                earlier.chain.name
+            )
+        }
+        None => "the routes before it take everything from there together".to_owned(),
+    })
 }

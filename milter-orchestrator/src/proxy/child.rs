@@ -201,6 +201,8 @@ pub(crate) struct Part {
     pub(crate) body: Option<Replacement>,
     /// Its new body, once it has let the message pass.
     pub(crate) new_body: Option<Spool>,
+    /// At the end it said that it wants nothing more, where it could have said to go on.
+    pub(crate) accepts: bool,
     /// It has put a body in place of the one it saw.
     pub(crate) replaces_body: bool,
     /// Has been told everything a second time.
@@ -225,6 +227,7 @@ impl Part {
             edit_bytes: 0,
             body: None,
             new_body: None,
+            accepts: false,
             replaces_body: false,
             replayed: false,
             suspicion: Suspicion::default(),

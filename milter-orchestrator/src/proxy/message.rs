@@ -15,6 +15,7 @@ use milter_proto::verdict::Verdict;
 use super::headers::{Headers, Snapshot};
 use super::limits::Limits;
 use super::spool::Spool;
+use crate::member::Chain;
 use crate::proxy::headers::MtaKind;
 
 /// Macro names and values, as sent ahead of a command.
@@ -99,6 +100,17 @@ pub(crate) struct Recipient {
     pub(crate) rejected: bool,
     /// A filter has refused it: it is not part of the message.
     pub(crate) refused: bool,
+    /// No route takes it.
+    pub(crate) unrouted: bool,
+    /// The chain that it asks for, where recipients have chains of their own.
+    pub(crate) route: Option<Arc<Chain>>,
+}
+
+impl Recipient {
+    /// Whether it is part of the message and its chain is not known.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.route.is_none() && !self.rejected && !self.refused && !self.unrouted
+    }
 }
 
 /// What was decided about a message, and by whom.
@@ -143,6 +155,12 @@ pub(crate) struct Message {
     pub(crate) end: Option<Told>,
     /// The segment whose turn it is.
     pub(crate) segment: usize,
+    /// Bytes altogether, once the end has come.
+    pub(crate) size: Option<u64>,
+    /// Which chain it goes through is not decided for every recipient.
+    pub(crate) undecided: bool,
+    /// The chains that its recipients ask for, each once.
+    pub(crate) routes: Vec<Arc<Chain>>,
     /// Edits of the envelope, in order.
     pub(crate) envelope: Vec<Edit>,
     /// Reasons for quarantine, with the names of those who gave them.
@@ -174,6 +192,9 @@ impl Message {
             body_cut: false,
             end: None,
             segment: 0,
+            size: None,
+            undecided: false,
+            routes: Vec::new(),
             envelope: Vec::new(),
             quarantine: Vec::new(),
             decided: None,

@@ -27,12 +27,14 @@ mod offer;
 mod plan;
 mod pool;
 mod report;
+mod scene;
 pub(crate) mod segments;
 mod session;
 mod spool;
 mod suspicion;
 #[cfg(test)]
 mod tests;
+mod wants;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +48,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use self::connection::ConnectionError;
 pub use self::limits::{HeaderLimits, Limits, SpoolBudget, SpoolLimits, stock_headers};
 use self::pool::Pool;
+pub use self::scene::Scene;
+use crate::member::{Member, Negotiated};
 use crate::route::Routes;
 
 /// What the connections of one listener have in common. Cheap to clone.
@@ -58,9 +62,23 @@ impl Proxy {
     /// A proxy for mail that comes in by the listener of that name.
     #[must_use]
     pub fn new(listen: impl Into<String>, routes: Arc<Routes>, limits: Limits) -> Self {
+        Self::within(Scene::default(), listen, routes, limits)
+    }
+
+    /// The same in a world that others share, or that a test has made.
+    #[must_use]
+    pub fn within(
+        scene: Scene,
+        listen: impl Into<String>,
+        routes: Arc<Routes>,
+        limits: Limits,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 listen: listen.into(),
+                wants: wants::of(&routes),
+                wants_arrival: wants::arrival(&routes),
+                scene,
                 routes,
                 limits,
                 profiles: Mutex::default(),
@@ -79,6 +97,7 @@ impl Proxy {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         tracing::debug!(listen = %self.shared.listen, %peer, "an MTA connected");
+        let _counted = self.shared.scene.count();
         connection::run(stream, peer, Arc::clone(&self.shared), stop).await
     }
 }
@@ -93,6 +112,11 @@ fn now() -> Instant {
 struct Shared {
     listen: String,
     routes: Arc<Routes>,
+    /// What routes need to be told, as if they were a filter.
+    wants: Option<Offer>,
+    /// They ask for the time, or for how many clients there are.
+    wants_arrival: bool,
+    scene: Scene,
     limits: Limits,
     /// What each filter negotiated last, by name.
     profiles: Mutex<HashMap<String, Offer>>,
@@ -105,6 +129,15 @@ impl Shared {
     fn remembered(&self, name: &str) -> Option<Offer> {
         let profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
         profiles.get(name).cloned()
+    }
+
+    /// Whether it is known what a filter wants, and that this is still so as far as anybody has
+    /// asked it since.
+    fn is_familiar(&self, member: &Member) -> bool {
+        let remembered = self.remembered(&member.name);
+        let latest = member.health.negotiated();
+        remembered
+            .is_some_and(|known| latest.is_none_or(|latest| latest == Negotiated::from(&known)))
     }
 
     /// Keeps what a filter has negotiated.

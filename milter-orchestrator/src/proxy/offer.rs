@@ -7,7 +7,7 @@
 //! Nothing here connects, waits or fails.
 
 use bytes::Bytes;
-use milter_proto::wire::VERSION;
+pub(crate) use milter_proto::wire::VERSION;
 use milter_proto::wire::options::{Actions, MacroStage, Offer, Steps};
 
 /// Names in a macro list at most: Sendmail refuses more (`MAXFILTERMACROS`).
@@ -238,6 +238,13 @@ pub(crate) fn default_macros(code: u8) -> &'static str {
     lists
         .find_map(|(stage, list)| (Some(*stage) == wanted).then_some(*list))
         .unwrap_or_default()
+}
+
+/// Where MTAs send that macro, when nobody asks for anything else.
+pub(crate) fn default_stage(name: &[u8]) -> Option<MacroStage> {
+    let has = |list: &str| names_in(list.as_bytes()).any(|known| same_macro(known, name));
+    let mut lists = DEFAULT_MACROS.iter();
+    lists.find_map(|(stage, list)| has(list).then_some(*stage))
 }
 
 /// The names in a list.

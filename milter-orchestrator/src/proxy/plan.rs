@@ -137,6 +137,15 @@ pub(crate) fn held(verdict: Verdict) -> Verdict {
     }
 }
 
+/// Whether a refusal is for good.
+pub(crate) fn is_permanent(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Reject => true,
+        Verdict::Reply(reply) => reply.code() >= 500,
+        Verdict::Continue | Verdict::Accept | Verdict::TempFail | Verdict::Discard => false,
+    }
+}
+
 /// How a failed filter stands. Where the MTA cannot quarantine, the message is refused for now.
 pub(crate) fn failed(policy: OnFailure, can_quarantine: bool) -> Standing {
     match policy {

@@ -92,7 +92,7 @@ impl Session {
     /// Whether nothing is to be expected of a filter that could keep the message from passing.
     fn is_through(&self, index: usize) -> bool {
         let Some(part) = &self.children[index].part else {
-            return true;
+            return !self.is_awaited(index);
         };
         match part.state {
             State::Done => true,

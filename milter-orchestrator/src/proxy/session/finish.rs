@@ -32,6 +32,7 @@ impl Session {
                 .as_ref()
                 .and_then(|lineup| lineup.segment(number).cloned())
                 .unwrap_or_default();
+            self.settle_turn(&segment);
             let standings: Vec<(usize, Standing)> = segment
                 .members()
                 .filter(|index| !self.children[*index].member.shadow)

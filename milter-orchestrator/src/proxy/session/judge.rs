@@ -30,6 +30,9 @@ impl Session {
             self.drop_decided();
             return Ok(true);
         }
+        if self.refuse_unrouted_recipient(at)? {
+            return Ok(true);
+        }
         match at {
             Position::Connect | Position::Helo | Position::Unknown => self.judge_client(at),
             Position::EndOfMessage => self.judge_end(pending),
@@ -55,6 +58,8 @@ impl Session {
             Decision::Continue => self.answer(at, Verdict::Continue)?,
             // An unknown command cannot be accepted.
             Decision::Accept if at == Position::Unknown => self.answer(at, Verdict::Continue)?,
+            // Somebody may want to hear of it who is not asked yet.
+            Decision::Accept if self.is_open() => self.answer(at, Verdict::Continue)?,
             Decision::Accept => self.answer(at, Verdict::Accept)?,
             Decision::Refuse { by, verdict } => {
                 self.log_client_refused(standings.get(by).map(|(index, _)| *index), at, &verdict);
@@ -145,6 +150,7 @@ impl Session {
                 }
             }
             Decision::Continue => self.answer(at, Verdict::Continue)?,
+            Decision::Accept if self.is_open() => self.answer(at, Verdict::Continue)?,
             Decision::Accept => {
                 self.decide(Decided {
                     verdict: Some(Verdict::Accept),
@@ -271,7 +277,7 @@ impl Session {
             child.has(Steps::NO_BODY)
                 || part.is_none_or(|part| part.skips_body || part.state != State::Active)
         };
-        !self.order.is_empty() && self.order.iter().all(skips)
+        !self.is_open() && !self.order.is_empty() && self.order.iter().all(skips)
     }
 
     pub(super) fn name_of(&self, index: Option<usize>) -> String {

@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use milter_proto::session::Event;
-
 use super::{Introduction, Session};
 use crate::isolation::Poison;
 use crate::member::{Chain, Negotiated};
@@ -16,7 +14,6 @@ use crate::proxy::child::{Child, ChildError, Link, Part, State};
 use crate::proxy::plan::{Position, Standing};
 use crate::proxy::segments::{self, Reach};
 use crate::proxy::suspicion;
-use crate::route::{Client, Fact, Facts};
 
 /// The filters that a message goes through, by their numbers.
 #[derive(Debug, Clone)]
@@ -29,6 +26,19 @@ pub(super) struct Lineup {
     segments: Vec<Segment>,
     /// What every filter reads and may change, as the segments take it; by number.
     assumed: Vec<Reach>,
+    /// The filters with conditions of their own, and what these come to for the message in hand.
+    pub(super) gates: Vec<(usize, Gate)>,
+}
+
+/// Whether a filter with a condition of its own is to see the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// That is not known yet.
+    Open,
+    /// It is.
+    In,
+    /// It is not.
+    Out,
 }
 
 /// Filters that are told of content side by side: groups of the chain that need not wait for each
@@ -42,6 +52,11 @@ impl Lineup {
     /// The segment of that number.
     pub(super) fn segment(&self, number: usize) -> Option<&Segment> {
         self.segments.get(number)
+    }
+
+    /// Every filter of the chain, in its order.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flatten().copied()
     }
 
     /// How many segments there are.
@@ -63,24 +78,6 @@ impl Segment {
 }
 
 impl Session {
-    /// The facts that routes are chosen by.
-    pub(super) fn facts(&self, authenticated: Option<bool>) -> Facts<'_> {
-        let client = match &self.introduction.connect {
-            None => Fact::NotYet,
-            Some(told) => Fact::Known(match &told.event {
-                Event::Connect(connection) => {
-                    connection.address.ip().map_or(Client::NoIp, Client::Ip)
-                }
-                _ => Client::NoIp,
-            }),
-        };
-        Facts {
-            listen: &self.shared.listen,
-            client,
-            authenticated: authenticated.map_or(Fact::NotYet, Fact::Known),
-        }
-    }
-
     /// Puts the members of a chain into their places.
     pub(super) fn line_up(&mut self, chain: &Arc<Chain>) {
         let mut placed = Vec::new();
@@ -98,13 +95,16 @@ impl Session {
         for group in &chain.segments {
             groups.push(group.iter().filter_map(&mut place).collect());
         }
-        self.order = groups.iter().flatten().copied().collect();
+        let own = |index: &usize| !self.children[*index].member.condition.is_always();
+        let gates = groups.iter().flatten().copied().filter(own);
         self.lineup = Some(Lineup {
             chain: Arc::clone(chain),
+            gates: gates.map(|index| (index, self.gate_of(index))).collect(),
             groups,
             segments: Vec::new(),
             assumed: Vec::new(),
         });
+        self.order_by_gates();
         self.arrange();
     }
 
@@ -123,10 +123,15 @@ impl Session {
             .map(|group| group.iter().map(reach).collect())
             .collect();
         let barriers = segments::barriers(&groups);
+        // Whoever asks for the word of another filter waits for it.
+        let asks = |group: &[usize]| {
+            let mut members = group.iter().map(|index| &self.children[*index].member);
+            members.any(|member| member.condition.asks_for().next().is_some())
+        };
         lineup.segments.clear();
         for (group, barrier) in lineup.groups.iter().zip(barriers) {
             match lineup.segments.last_mut() {
-                Some(segment) if barrier.is_none() && !lineup.chain.strict => {
+                Some(segment) if barrier.is_none() && !lineup.chain.strict && !asks(group) => {
                     segment.groups.push(group.clone());
                 }
                 _ => lineup.segments.push(Segment {
@@ -222,33 +227,74 @@ impl Session {
     /// Gives every filter of the chain its part, and calls those that are not there.
     pub(super) fn begin_parts(&mut self) {
         for index in Arc::clone(&self.order).iter().copied() {
-            let child = &mut self.children[index];
-            let mut part = Part::new();
-            let isolation = child.member.health.isolation();
-            isolation.earn();
-            if std::mem::take(&mut child.crashed_on_client) {
-                part.suspicion.begin(isolation, false);
-                part.suspicion.crashed = true;
-            }
-            if let Some(message) = &self.message {
-                let sender =
-                    |known: &Poison| known.sender == suspicion::sender_of(isolation, message);
-                part.suspicion.holds |= isolation.remembers(self.now, sender);
-            }
-            if child.accepted {
-                part.state = State::Done;
-            }
-            child.part = Some(part);
-            if !child.accepted && matches!(child.link, Link::Idle | Link::Failed | Link::Leaving) {
-                self.dial(index);
-            }
+            self.begin_part(index);
         }
+    }
+
+    /// Gives a filter its part in the message, from its beginning, and calls it if it is not there.
+    pub(super) fn begin_part(&mut self, index: usize) {
+        let child = &mut self.children[index];
+        let mut part = Part::new();
+        let isolation = child.member.health.isolation();
+        isolation.earn();
+        if std::mem::take(&mut child.crashed_on_client) {
+            part.suspicion.begin(isolation, false);
+            part.suspicion.crashed = true;
+        }
+        if let Some(message) = &self.message {
+            let sender = |known: &Poison| known.sender == suspicion::sender_of(isolation, message);
+            part.suspicion.holds |= isolation.remembers(self.now, sender);
+        }
+        if child.accepted {
+            part.state = State::Done;
+        }
+        child.part = Some(part);
+        if !child.accepted && matches!(child.link, Link::Idle | Link::Failed | Link::Leaving) {
+            self.dial(index);
+        }
+    }
+
+    /// Appends the filters of a chain that are not in the line-up, in segments of their own: those
+    /// that are have been told of content by the segments as they stand.
+    pub(super) fn append(&mut self, chain: &Arc<Chain>) {
+        let Some(mut lineup) = self.lineup.take() else {
+            return self.line_up(chain);
+        };
+        for group in &chain.segments {
+            let find = |member: &Arc<_>| {
+                let is_it = |child: &Child| Arc::ptr_eq(&child.member, member);
+                self.children.iter().position(is_it)
+            };
+            let there = |index: &usize| lineup.groups.iter().any(|group| group.contains(index));
+            let places: Vec<usize> = group.iter().filter_map(find).collect();
+            let group: Vec<usize> = places.into_iter().filter(|index| !there(index)).collect();
+            if group.is_empty() {
+                continue;
+            }
+            for index in &group {
+                if !self.children[*index].member.condition.is_always() {
+                    lineup.gates.push((*index, Gate::Open));
+                }
+            }
+            lineup.segments.push(Segment {
+                groups: vec![group.clone()],
+            });
+            lineup.groups.push(group);
+        }
+        lineup.chain = Arc::new(Chain {
+            name: chain.name.clone(),
+            segments: chain.segments.clone(),
+            strict: lineup.chain.strict,
+        });
+        self.lineup = Some(lineup);
+        self.order_by_gates();
     }
 
     /// The client is gone and another will come: as a new connection, with what was agreed.
     pub(super) fn forget_client(&mut self) {
         self.end_message("the MTA ended the connection");
         self.introduction = Introduction::default();
+        self.arrival = None;
         // Nothing that was said of one client is true of the next.
         self.macros.clear();
         self.repeated.clear();

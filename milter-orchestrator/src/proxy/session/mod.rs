@@ -28,6 +28,7 @@
 
 mod answer;
 mod clock;
+mod facts;
 mod failure;
 mod feed;
 mod finish;
@@ -37,6 +38,7 @@ mod lineup;
 mod negotiation;
 mod note;
 mod outgoing;
+mod routing;
 mod settle;
 
 use std::collections::VecDeque;
@@ -54,6 +56,7 @@ use super::child::{Child, Link};
 use super::headers::MtaKind;
 use super::message::{Message, Pairs, Told};
 use super::plan::Position;
+use super::scene::Arrival;
 
 /// What is known of the MTA.
 #[derive(Debug)]
@@ -132,6 +135,8 @@ pub(crate) struct Session {
     /// The filters of the line-up in the chain's order.
     order: Arc<[usize]>,
     introduction: Introduction,
+    /// What the world was like when the client came.
+    arrival: Option<Arrival>,
     /// The latest macro frame of each kind that no event has taken yet.
     macros: Vec<(u8, Pairs)>,
     /// The latest macro frame of each kind that Postfix repeats before every event of it; in
@@ -165,6 +170,7 @@ impl Session {
             lineup: None,
             order: Arc::default(),
             introduction: Introduction::default(),
+            arrival: None,
             macros: Vec::new(),
             repeated: Vec::new(),
             loose: Vec::new(),

@@ -2,7 +2,8 @@
 //! the MTA.
 //!
 //! A filter that cannot be asked in time is expected to want what it wanted last, or everything.
-//! One that connects later, for a later message, must make do with what was agreed then, or fail.
+//! One that connects later, because only then it is known that a message goes through it, or for a
+//! later message, must make do with what was agreed then, or fail.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,16 +17,22 @@ use crate::member::{Negotiated, OnFailure};
 use crate::proxy::child::{Child, ChildError, Link};
 use crate::proxy::offer::{self, Wish};
 use crate::proxy::plan::Position;
+use crate::route::Facts;
 
 impl Session {
     /// Calls every filter that a message may have to go through.
     pub(super) fn negotiate(&mut self, offer: &Offer) {
         self.mta.offer = offer::normalise(offer);
-        let facts = self.facts(None);
-        let members = self.shared.routes.members(&facts);
+        let shared = Arc::clone(&self.shared);
+        let facts = Facts::at(&shared.listen);
+        let members = shared.routes.members(&facts);
         self.children = members.into_iter().map(Child::new).collect();
         for index in 0..self.children.len() {
-            self.dial(index);
+            let member = &self.children[index].member;
+            // Who may not be needed at all is called only to learn what it wants.
+            if shared.routes.is_certain(member, &facts) || !shared.is_familiar(member) {
+                self.dial(index);
+            }
         }
         let until = self.now + self.shared.limits.negotiation;
         self.pending = Some(self.question(None, Position::Connect, until));
@@ -139,7 +146,7 @@ impl Session {
                 None => shared.remembered(&child.member.name),
             })
             .collect();
-        let wishes: Vec<Wish<'_>> = self
+        let mut wishes: Vec<Wish<'_>> = self
             .children
             .iter()
             .zip(&answers)
@@ -149,6 +156,11 @@ impl Session {
                 quarantines: child.member.on_failure == OnFailure::Quarantine,
             })
             .collect();
+        wishes.extend(shared.wants.as_ref().map(|wanted| Wish {
+            answer: Some(wanted),
+            shadow: false,
+            quarantines: false,
+        }));
         let merged = offer::merge(&self.mta.offer, &wishes);
         let reply = self
             .side

@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use milter_proto::message::Header;
 use milter_proto::session::{Event, ProtocolError};
-use milter_proto::verdict::Verdict;
 use milter_proto::wire::{MacroStage, Macros, Steps};
 
 use super::{Loose, Pending, Session};
 use crate::proxy::child::Link;
 use crate::proxy::headers::MtaKind;
-use crate::proxy::message::{Decided, Message, Pairs, Recipient, Told};
+use crate::proxy::message::{Message, Pairs, Recipient, Told};
+use crate::proxy::offer;
 use crate::proxy::plan::Position;
-use crate::proxy::{offer, report};
-use crate::route::Choice;
 
 impl Session {
     /// Writes an event down, and the question that comes with it.
@@ -147,17 +145,23 @@ impl Session {
             Some(Some(b'0'..=b'9')) => MtaKind::Sendmail,
             _ => MtaKind::Postfix,
         };
-        let choice = self.shared.routes.choose(&self.facts(None));
-        if let Choice::Chain(chain) = choice {
-            self.line_up(&chain);
+        self.disband();
+        self.route_client();
+        if self.lineup.is_some() {
             self.part_with_others();
         }
+        self.call_everybody();
+        (Position::Connect, Position::Helo)
+    }
+
+    /// Connects to the filters of the line-up that are not there.
+    fn call_everybody(&mut self) {
         for index in Arc::clone(&self.order).iter().copied() {
-            if matches!(self.children[index].link, Link::Idle | Link::Leaving) {
+            let child = &self.children[index];
+            if !child.accepted && matches!(child.link, Link::Idle | Link::Leaving) {
                 self.dial(index);
             }
         }
-        (Position::Connect, Position::Helo)
     }
 
     fn note_helo(&mut self, told: Told) -> (Position, Position) {
@@ -165,6 +169,10 @@ impl Session {
         self.introduction.helo_number += 1;
         for child in &mut self.children {
             child.refusal.take_if(|(at, _)| *at == Position::Helo);
+        }
+        if self.message.is_none() {
+            self.route_client();
+            self.call_everybody();
         }
         (Position::Helo, Position::Unknown)
     }
@@ -176,38 +184,34 @@ impl Session {
     }
 
     fn note_mail(&mut self, told: Told) -> (Position, Position) {
-        let facts = self.side.facts();
-        let said = |name| {
-            facts
-                .macro_value(name)
-                .is_some_and(|value| !value.is_empty())
-        };
-        let authenticated = said("auth_type") || said("auth_authen");
-        let choice = self.shared.routes.choose(&self.facts(Some(authenticated)));
         let limits = &self.shared.limits;
-        let mut message = Message::new(told.detached(), self.mta.kind, limits, self.now);
-        match choice {
-            Choice::Chain(chain) => self.line_up(&chain),
-            Choice::NotYet | Choice::NoRoute => {
-                self.disband();
-                message.decided = Some(Decided {
-                    verdict: Some(Verdict::TempFail),
-                    by: "no route matches".to_owned(),
-                });
-                let line = report::Line::new(&message, &self.side);
-                line.log(&self.shared.listen, "-", &[], self.now);
-            }
-        }
+        let message = Message::new(told.detached(), self.mta.kind, limits, self.now);
         self.message = Some(message);
         // What was said of the client is true of every message.
         self.loose.retain(|loose| loose.stage == b'H');
+        self.route_message();
         self.begin_parts();
+        self.settle_gates(0..0);
         (Position::Mail, Position::Rcpt(0))
     }
 
     /// Everything after MAIL. Without a message in hand, which the MTA's side of the conversation
     /// sees to, nothing is noted.
     fn note_content(&mut self, told: Told) -> (Position, Position) {
+        let of_content = !matches!(told.event, Event::Rcpt(_));
+        let begun = |message: &Message| message.content_begun() || message.end.is_some();
+        let was_begun = self.message.as_ref().is_none_or(begun);
+        let places = self.note_piece(told);
+        if of_content && !was_begun {
+            self.route_content();
+        }
+        if places.0 == Position::EndOfMessage {
+            self.route_rest();
+        }
+        places
+    }
+
+    fn note_piece(&mut self, told: Told) -> (Position, Position) {
         let nowhere = (Position::Finished, Position::Finished);
         let Some(message) = &mut self.message else {
             return nowhere;
@@ -226,7 +230,12 @@ impl Session {
                     told: told.detached(),
                     rejected,
                     refused: false,
+                    unrouted: false,
+                    route: None,
                 });
+                if !rejected {
+                    self.route_recipient(number);
+                }
                 (Position::Rcpt(number), Position::Rcpt(number + 1))
             }
             Event::Data => {
@@ -248,6 +257,9 @@ impl Session {
                 self.note_body(chunk)
             }
             Event::EndOfMessage => {
+                let fields = message.view.iter();
+                let fields = fields.map(|field| field.name.len() + field.value.len() + 4);
+                message.size = Some(message.body.len() + fields.sum::<usize>() as u64);
                 message.end = Some(told);
                 self.complete_header();
                 (Position::EndOfMessage, Position::Finished)

@@ -182,6 +182,7 @@ impl Session {
             return Ok(());
         }
         let verdict = self.on_rejected(asked.at, verdict);
+        let has_say = self.has_say(index, asked.at);
         let child = &mut self.children[index];
         let of_recipient = match asked.at {
             Position::Rcpt(number) => Some(number).filter(|_| verdict != Verdict::Discard),
@@ -198,7 +199,8 @@ impl Session {
             return Ok(());
         };
         match (verdict, of_recipient) {
-            (Verdict::Continue | Verdict::Accept, _) if at_end => {
+            (verdict @ (Verdict::Continue | Verdict::Accept), _) if at_end => {
+                part.accepts = verdict == Verdict::Accept;
                 let body = part.body.take().map(Replacement::finish).transpose();
                 part.replaces_body = matches!(body, Ok(Some(_)));
                 part.new_body = body.map_err(ChildError::Body)?;
@@ -207,11 +209,17 @@ impl Session {
             }
             (Verdict::Continue, _) => {}
             (Verdict::Accept, _) => part.state = State::Done,
-            (verdict, Some(number)) => {
-                if in_question != Some(asked.at) {
-                    return Err(ChildError::Contradiction);
-                }
+            (verdict, Some(number)) if in_question == Some(asked.at) => {
                 part.refused_rcpt = Some((number, verdict));
+            }
+            (_, Some(_)) if part.replayed => return Err(ChildError::Contradiction),
+            // Told late, it refuses a recipient that the MTA has taken, and whose route has no place
+            // for it: it has no say there.
+            (_, Some(_)) if !has_say => {}
+            // Where it has one, nothing is let through against its word.
+            (verdict, Some(_)) => {
+                part.edits.clear();
+                part.state = State::Refused(plan::held(verdict));
             }
             (verdict, None) => {
                 let held = asked.at < Position::Header(0) && in_question != Some(asked.at);

@@ -192,6 +192,7 @@ impl Filter {
             on_failure: self.on_failure,
             timeouts: self.timeouts,
             shadow: self.shadow,
+            condition: Condition::default(),
             pool: self.pool,
             health: Arc::new(health),
         })
@@ -762,6 +763,7 @@ pub(super) fn unreachable_member(number: usize, on_failure: OnFailure, pool: usi
         on_failure,
         timeouts: Timeouts::default(),
         shadow: false,
+        condition: Condition::default(),
         pool,
         health: Arc::new(Health::default()),
     })
