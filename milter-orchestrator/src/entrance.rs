@@ -16,7 +16,7 @@ use milter_proto::net::{self, Admission, Listener, admit};
 use tokio::sync::watch;
 
 use crate::config::Listen;
-use crate::proxy::{Limits, Proxy};
+use crate::proxy::{Limits, Proxy, Scene};
 use crate::route::Routes;
 
 /// What counts for new connections; a reload replaces it.
@@ -26,6 +26,8 @@ pub(crate) struct Current(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     rules: Rules,
+    /// What the listeners have in common whatever the rules are.
+    scene: Scene,
     /// One for each listener that had a connection under these rules.
     proxies: HashMap<Arc<str>, Proxy>,
 }
@@ -41,6 +43,7 @@ impl Current {
     pub(crate) fn new(rules: Rules) -> Self {
         Self(Mutex::new(Inner {
             rules,
+            scene: Scene::default(),
             proxies: HashMap::new(),
         }))
     }
@@ -64,9 +67,10 @@ impl Current {
     fn proxy(&self, listener: &Arc<str>) -> Proxy {
         let mut inner = self.inner();
         let Rules { routes, limits } = inner.rules.clone();
+        let scene = inner.scene.clone();
         let proxies = inner.proxies.entry(Arc::clone(listener));
         proxies
-            .or_insert_with(|| Proxy::new(&**listener, routes, limits))
+            .or_insert_with(|| Proxy::within(scene, &**listener, routes, limits))
             .clone()
     }
 }

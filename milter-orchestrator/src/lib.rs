@@ -15,6 +15,7 @@ pub mod counters;
 mod entrance;
 pub mod explain;
 pub mod isolation;
+mod list_watch;
 pub mod member;
 mod orchestrator;
 pub mod proxy;

@@ -22,6 +22,7 @@ use crate::blueprint::Blueprint;
 use crate::config::{Listen, Settings};
 use crate::control::{self, Answer};
 use crate::entrance::{Current, Door, Entrance, Rules};
+use crate::list_watch;
 use crate::sockets;
 use crate::status;
 use crate::supervisor::Supervisor;
@@ -121,6 +122,7 @@ impl House {
         }
         drop(routes);
         house.show();
+        tokio::spawn(list_watch::watch(Arc::clone(&house.rules)));
         house.answer_questions()?;
         Ok(house)
     }
