@@ -1,4 +1,5 @@
-//! What must hold of `[milter.NAME]`, and what it becomes. No command is run here, no socket opened.
+//! What must hold of `[milter.NAME]`, and what it becomes. No command is run here, no socket
+//! opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

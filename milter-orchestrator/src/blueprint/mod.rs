@@ -1,8 +1,8 @@
 //! What the configuration means: listeners, milters and routes, valid by construction.
 //!
 //! Every mistake that the types cannot see is found here, all of them in one go, each with the path
-//! of its key and what to write instead; lists are read, nothing is bound or started. What is legal and
-//! still odd becomes a warning.
+//! of its key and what to write instead; lists are read, nothing is bound or started. What is legal
+//! and still odd becomes a warning.
 
 mod conditions;
 mod limits;

@@ -33,8 +33,8 @@ pub struct Route {
 }
 
 /// What must hold for a route: all that is given. Where several values are given for a key, one of
-/// them is enough. A value that begins with `/` is the path of a file with one value a line (`#` for
-/// remarks), which is read again when it changes; a bad one leaves the values that it had.
+/// them is enough. A value that begins with `/` is the path of a file with one value a line (`#`
+/// for remarks), which is read again when it changes; a bad one leaves the values that it had.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {

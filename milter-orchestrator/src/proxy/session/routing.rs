@@ -1,13 +1,14 @@
 //! Which filters see the message, as far as that is known: at CONNECT, HELO and MAIL, with every
 //! recipient, and at the end of the message.
 //!
-//! Until a chain is known, nobody is told anything and the MTA is told to go on. A filter that joins
-//! late is connected then and told everything from the beginning, as a filter that has failed is.
-//! Before the content begins it takes its place in the chain; later, behind those that are there.
-//! A filter whose own condition is open has its place all the same, and joins when its turn comes.
+//! Until a chain is known, nobody is told anything and the MTA is told to go on. A filter that
+//! joins late is connected then and told everything from the beginning, as a filter that has failed
+//! is. Before the content begins it takes its place in the chain; later, behind those that are
+//! there. A filter whose own condition is open has its place all the same, and joins when its turn
+//! comes.
 //!
-//! A recipient that no route takes is refused for now; where it cannot be refused alone, the message
-//! is.
+//! A recipient that no route takes is refused for now; where it cannot be refused alone, the
+//! message is.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -213,8 +213,8 @@ impl Session {
                 part.refused_rcpt = Some((number, verdict));
             }
             (_, Some(_)) if part.replayed => return Err(ChildError::Contradiction),
-            // Told late, it refuses a recipient that the MTA has taken, and whose route has no place
-            // for it: it has no say there.
+            // Told late, it refuses a recipient that the MTA has taken, and whose route has no
+            // place for it: it has no say there.
             (_, Some(_)) if !has_say => {}
             // Where it has one, nothing is let through against its word.
             (verdict, Some(_)) => {
