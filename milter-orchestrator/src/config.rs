@@ -101,6 +101,21 @@ pub struct Milter {
     pub environment: BTreeMap<String, String>,
     /// Working directory of the command.
     pub directory: Option<PathBuf>,
+    /// User that the command runs as. Only when we are started as root; without it, ours. What this
+    /// user may do is given to nobody else: the process that starts its commands is this user from
+    /// the beginning.
+    pub user: Option<String>,
+    /// Group of that user, by name or number; without it the user's own.
+    pub group: Option<String>,
+    /// Memory that each process of the command may write to and shares with none, `"512MB"` say; a
+    /// process that wants more is refused it, and usually ends. Programs and libraries themselves,
+    /// and what is only reserved, do not count (`RLIMIT_DATA`). Without it as much as we.
+    pub memory: Option<Size>,
+    /// Files and connections that each process of the command may have open; at most as many as
+    /// we.
+    pub open_files: Option<u64>,
+    /// How far the command stands back for others when the processor is busy: from 0, as we, to 19.
+    pub nice: u8,
     /// How long a connection, and the answer to the negotiation, may take.
     pub connect_timeout: Seconds,
     /// How long the answer to anything before the end of the message may take. MTAs give up after
@@ -128,6 +143,11 @@ impl Default for Milter {
             pool: 0,
             environment: BTreeMap::new(),
             directory: None,
+            user: None,
+            group: None,
+            memory: None,
+            open_files: None,
+            nice: 0,
             connect_timeout: Seconds::from_secs(5),
             command_timeout: Seconds::from_secs(8),
             end_of_message_timeout: Seconds::from_secs(120),

@@ -16,8 +16,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use milter_proto::daemon::config::{Common, ConfigError, Listener};
-use milter_proto::daemon::exit::EX_OSERR;
+use milter_proto::daemon::exit::{EX_NOPERM, EX_OSERR};
 use milter_proto::daemon::{CommandContext, Failure, Host, Program};
+use nix::unistd::Uid;
 
 use self::house::House;
 use crate::blueprint::{self, Blueprint};
@@ -109,7 +110,17 @@ fn cradles(blueprint: &Blueprint) -> Result<Vec<Cradle>, Failure> {
         .collect();
     identities
         .into_iter()
-        .map(|identity| Cradle::start(Path::new(OURSELVES), identity.clone()).map_err(no_nursery))
+        .map(|identity| {
+            if !Uid::effective().is_root() {
+                let message = format!(
+                    "a [milter] section has user = {:?}, which needs a start as root: leave it \
+                     out, or start as root with a `user` in [process]",
+                    identity.user.as_deref().unwrap_or_default()
+                );
+                return Err(Failure::new(EX_NOPERM, message));
+            }
+            Cradle::start(Path::new(OURSELVES), identity.clone()).map_err(no_nursery)
+        })
         .collect()
 }
 

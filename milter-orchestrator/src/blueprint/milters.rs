@@ -8,11 +8,9 @@ use milter_proto::daemon::ConfigError;
 use milter_proto::net::Address;
 
 use super::conditions::Conditions;
-use super::{Known, Mistakes, Source, check_name};
+use super::{Known, Mistakes, check_name, children};
 use crate::config::{self, Settings};
 use crate::member::{Member, Timeouts};
-use crate::supervisor::keeper::Plan;
-use crate::supervisor::nursery::message::{Identity, Limits};
 
 /// Connections that a `pool` holds at most: half of what a filter of ours takes by default.
 const POOL_MAX: u32 = 256;
@@ -125,6 +123,7 @@ fn check(section: &str, milter: &config::Milter, mistakes: &mut Mistakes) {
         check_binding(milter).map_err(|(message, help)| at("binds_itself", message).help(help)),
     );
     mistakes.keep(check_pool(milter).map_err(|(message, help)| at("pool", &message).help(help)));
+    children::check(section, milter, mistakes);
     for name in milter.environment.keys() {
         if name.is_empty() || name.contains(['=', '\0']) {
             let mistake = at("environment", &format!("{name:?} cannot be a variable"));
@@ -208,26 +207,5 @@ fn check_addresses(
             let mistake = ConfigError::at(format!("milter.{name}.socket"), message);
             mistakes.note(mistake.help("give each a socket of its own"));
         }
-    }
-}
-
-/// Whose a milter is.
-pub(super) fn source(milter: &config::Milter) -> Source {
-    if milter.command.is_empty() {
-        return Source::Foreign;
-    }
-    let plan = Plan {
-        command: milter.command.clone(),
-        environment: milter.environment.clone(),
-        directory: milter.directory.clone(),
-        identity: Identity::default(),
-        limits: Limits::default(),
-        start_timeout: milter.start_timeout.get(),
-        stop_timeout: milter.stop_timeout.get(),
-    };
-    if milter.binds_itself {
-        Source::BindsItself(plan)
-    } else {
-        Source::HandOver(plan)
     }
 }

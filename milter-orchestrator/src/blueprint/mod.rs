@@ -4,6 +4,7 @@
 //! of its key and what to write instead; lists are read, nothing is bound or started. What is legal
 //! and still odd becomes a warning.
 
+mod children;
 mod conditions;
 mod limits;
 mod listeners;
@@ -155,7 +156,7 @@ pub fn survey(settings: &Settings, known: &Known) -> Result<Blueprint, Vec<Confi
         .filter(|(name, _)| used.contains(name.as_str()))
         .filter_map(|(name, milter)| {
             let member = Arc::clone(members.get(name)?);
-            let source = milters::source(milter);
+            let source = children::source(milter);
             Some(MilterPlan {
                 member,
                 source,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Listen, Match, Milter, Names, Route as RouteSettings};
 use crate::member::OnFailure;
-use milter_proto::daemon::config::{FileMode, Seconds};
+use milter_proto::daemon::config::{FileMode, Seconds, Size};
 
 fn names(names: &[&str]) -> Names {
     Names(names.iter().map(|name| (*name).to_owned()).collect())
@@ -119,6 +119,56 @@ fn mistakes_in_listeners_have_a_path_and_advice() {
             |s| s.listen.get_mut("inbound").unwrap().max_connections = 0,
             "listen.inbound.max_connections",
             "512",
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_about_processes_have_a_path_and_advice() {
+    check(&[
+        (
+            |s| milter(s, "dkim").group = Some("root".to_owned()),
+            "milter.dkim.group",
+            "add user",
+        ),
+        (
+            |s| milter(s, "dkim").user = Some("no such user".to_owned()),
+            "milter.dkim.user",
+            "useradd --system",
+        ),
+        (
+            |s| {
+                let dkim = milter(s, "dkim");
+                dkim.user = Some("root".to_owned());
+                dkim.group = Some("no such group".to_owned());
+            },
+            "milter.dkim.group",
+            "groupadd --system",
+        ),
+        (
+            |s| milter(s, "dkim").memory = Some(Size::from_bytes(4096)),
+            "milter.dkim.memory",
+            "512MB",
+        ),
+        (
+            |s| milter(s, "dkim").open_files = Some(3),
+            "milter.dkim.open_files",
+            "1024",
+        ),
+        (
+            |s| milter(s, "dkim").nice = 20,
+            "milter.dkim.nice",
+            "0 to 19",
+        ),
+        (
+            |s| {
+                let dkim = milter(s, "dkim");
+                dkim.command.clear();
+                dkim.socket = Some("inet:11332@127.0.0.1".parse().unwrap());
+                dkim.nice = 3;
+            },
+            "milter.dkim.nice",
+            "somebody else's",
         ),
     ]);
 }

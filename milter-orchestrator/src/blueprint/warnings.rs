@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use milter_proto::daemon::ConfigError;
 
+use super::children;
 use super::reach::possible;
 use crate::config::Settings;
 use crate::route::{Condition, Route};
@@ -11,6 +12,7 @@ use crate::route::{Condition, Route};
 /// Everything odd, with the path of its key.
 pub(super) fn warnings(settings: &Settings, routes: &[Route]) -> Vec<ConfigError> {
     let mut warnings = unused(settings, routes);
+    warnings.extend(children::warnings(settings));
     let listeners: Vec<&str> = settings.listen.keys().map(String::as_str).collect();
     let anywhere = |wanted: &[(&Condition, bool)]| {
         let mut listeners = listeners.iter();

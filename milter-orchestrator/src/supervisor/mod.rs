@@ -1,10 +1,10 @@
 //! Children and foreign milters: started, watched, started again, ended.
 //!
 //! Mechanism and policy are apart. [`child`] is the table of a child's life and [`backoff`] the
-//! rule of when to try again, both pure; [`nursery`] knows processes; [`probe`] knows whether a filter answers; [`keeper`] and [`foreign`] are the tasks that bring
-//! them together, one for each milter. A milter in trouble never stops the others, and nothing here
-//! ever gives up on one. What goes wrong is logged once, where it is decided, and stays visible as
-//! the milter's last error.
+//! rule of when to try again, both pure; [`nursery`] knows processes; [`probe`] knows whether a
+//! filter answers; [`keeper`] and [`foreign`] are the tasks that bring them together, one for each
+//! milter. A milter in trouble never stops the others, and nothing here ever gives up on one. What
+//! goes wrong is logged once, where it is decided, and stays visible as the milter's last error.
 
 pub mod backoff;
 pub mod capture;

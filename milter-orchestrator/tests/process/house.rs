@@ -34,8 +34,12 @@ impl House {
 
     /// The same with further keys of the section `[supervisor]`.
     pub(crate) fn start_with(supervisor: &str, sections: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), supervisor, sections)
+    }
+
+    /// The same in a folder that was furnished before.
+    pub(crate) fn start_in(directory: TempDir, supervisor: &str, sections: &str) -> Self {
         let sections = &format!("{supervisor}\n{sections}");
-        let directory = tempfile::tempdir().unwrap();
         fs::write(
             config(directory.path()),
             configuration(directory.path(), sections),

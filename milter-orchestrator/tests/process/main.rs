@@ -20,3 +20,5 @@ mod reload;
 mod seen;
 #[cfg(test)]
 mod supervision;
+#[cfg(test)]
+mod users;

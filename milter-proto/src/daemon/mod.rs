@@ -3,8 +3,9 @@
 //!
 //! A program implements [`Program`]; its `main` is one call of [`main`]. The start-up order is
 //! known here alone: arguments → configuration (read and checked, nothing opened) → log → signals →
-//! sockets → what needs privileges → privileges given up → runtime → ready → serve → stop. Whatever fails on the way ends
-//! the program with an exit code of sysexits(3) and one message on stderr that says what to do.
+//! sockets → what needs privileges → privileges given up → runtime → ready → serve → stop. Whatever
+//! fails on the way ends the program with an exit code of sysexits(3) and one message on stderr
+//! that says what to do.
 //!
 //! # Logging policy
 //!

@@ -162,7 +162,9 @@ impl Brood {
 
     /// Starts another nursery with this socket.
     pub(super) fn breed(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let nursery = serve::command(Path::new(OURSELVES), socket).spawn()?;
+        let nursery = serve::command(Path::new(OURSELVES), socket)
+            .envs(self.profile.iter().map(|(name, value)| (name, value)))
+            .spawn()?;
         self.bred.insert(pid(&nursery).as_raw());
         Ok(())
     }
@@ -174,6 +176,24 @@ impl Brood {
         {
             // It fails only when every process of the group has just ended, which is as good.
             let _ = killpg(child.pid, signal);
+        }
+    }
+
+    /// Kills process groups that a nursery before us has left: the kernel has ended their leaders.
+    pub(super) fn sweep(&self, groups: &[i32]) {
+        let ours = |group: i32| {
+            self.children
+                .values()
+                .any(|child| child.pid.as_raw() == group)
+        };
+        // 0 and 1 would mean our own group and every process.
+        for group in groups
+            .iter()
+            .copied()
+            .filter(|group| *group > 1 && !ours(*group))
+        {
+            // One that is empty is as good.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
 

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, Uid};
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -116,6 +116,8 @@ struct Inner {
     processes: Vec<Process>,
     children: BTreeMap<ChildId, Kin>,
     foundlings: BTreeMap<ChildId, Foundling>,
+    /// Process groups of children whose nursery has ended.
+    left: Vec<i32>,
     closing: bool,
 }
 
@@ -379,8 +381,8 @@ impl Home {
         }
     }
 
-    /// The nursery has ended: the kernel ends its children, and we what is left of their groups,
-    /// where we may.
+    /// The nursery has ended, and the kernel ends its children; what is left of their groups is for
+    /// the next nursery to kill, which has the right to.
     fn lost(&self) {
         self.told.send_replace(true);
         let mut inner = self.lock();
@@ -392,9 +394,7 @@ impl Home {
         tracing::error!("the nursery {whose} has ended, and its filters with it; replacing it");
         inner.foundlings.clear();
         for kin in std::mem::take(&mut inner.children).into_values() {
-            if let Some(pid) = kin.pid {
-                let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+            inner.left.extend(kin.pid);
             let _ = kin.reports.send(spawn::Report::Ended(End::Lost));
         }
     }
@@ -413,7 +413,9 @@ impl Home {
                 cradle.channel
             }
         };
-        inner.active = Some(Arc::new(channel.watched()?));
+        let active = Arc::new(channel.watched()?);
+        active.send(&Request::Sweep(std::mem::take(&mut inner.left)), &[])?;
+        inner.active = Some(active);
         inner.check(&self.identity);
         Ok(())
     }

@@ -39,6 +39,8 @@ pub enum Request {
     Signal(ChildId, i32),
     /// Take a further holder: the socket that comes along.
     Share,
+    /// Kill these process groups, which children of a nursery before this one have left behind.
+    Sweep(Vec<i32>),
     /// Start another nursery for the same user; its socket comes along.
     Breed,
 }

@@ -234,6 +234,7 @@ impl Nursery {
                 }
             }
             Request::Signal(id, signal) => self.brood.signal(id, signal),
+            Request::Sweep(groups) => self.brood.sweep(&groups),
             Request::Share => {
                 for socket in descriptors {
                     self.share(socket);
