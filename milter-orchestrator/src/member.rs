@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Failure};
 use crate::isolation::Isolation;
 use crate::route::Condition;
 
@@ -202,8 +202,8 @@ impl Health {
     /// Counts a message on which the failure policy had to speak for the filter, remembers why, and
     /// has the supervisor look at it at once: for the proxy. Where the filter was not even tried,
     /// the reason for that stays the latest error.
-    pub fn count_fallback(&self, policy: OnFailure, why: &str) {
-        self.counters.fallback(policy);
+    pub fn count_fallback(&self, policy: OnFailure, failure: Failure, why: &str) {
+        self.counters.fallback(policy, failure);
         if self.may_try() || self.last_error().is_none() {
             self.note_error(why);
         }

@@ -75,6 +75,11 @@ impl Times {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
+    /// How many were counted.
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.sum()
+    }
+
     /// What there is.
     pub(crate) fn read(&self) -> Histogram {
         let mut count = 0;
@@ -113,6 +118,18 @@ pub struct HistogramBucket {
 }
 
 impl Histogram {
+    /// Both together; the bounds are the same everywhere.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if self.buckets.is_empty() {
+            self.buckets.clone_from(&other.buckets);
+        } else {
+            let pairs = self.buckets.iter_mut().zip(&other.buckets);
+            pairs.for_each(|(bucket, other)| bucket.count += other.count);
+        }
+        self.count += other.count;
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+
     /// The bucket below which `percent` of all lie; `None` when there are none.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> Option<HistogramBucket> {

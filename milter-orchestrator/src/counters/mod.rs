@@ -7,6 +7,7 @@
 //! fail.
 
 mod cells;
+mod traffic;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,25 +21,25 @@ use cells::{Row, Times};
 use words::Label;
 
 pub use cells::{BOUNDS_MS, Histogram, HistogramBucket};
-pub use words::{Change, Crash, Failure, Link, Phase, Word};
+pub use traffic::{Traffic, TrafficCounts};
+pub use words::{Change, Crash, Decision, Failure, Link, Mta, MtaFault, Phase, Replay, Word};
 
-/// What is counted in one phase.
-#[derive(Debug, Default)]
-struct InPhase {
-    answers: Row<{ Word::COUNT }>,
-    times: Times,
-}
+/// How long answers in one phase took, by what they said; and with that, how many there were.
+type InPhase = [Times; Word::COUNT];
 
 /// The numbers of one filter: for those who count.
 #[derive(Debug)]
 pub struct Counters {
     links: Row<{ Link::COUNT }>,
     messages: Row<{ Word::COUNT }>,
-    fallbacks: Row<4>,
+    /// By what had gone wrong.
+    fallbacks: [Row<4>; Failure::COUNT],
     failures: Row<{ Failure::COUNT }>,
     changes: Row<{ Change::COUNT }>,
     crashes: Row<{ Crash::COUNT }>,
     replays: AtomicU64,
+    replayed: Row<{ Replay::COUNT }>,
+    unseen: AtomicU64,
     phases: [InPhase; Phase::COUNT],
 }
 
@@ -47,12 +48,14 @@ impl Default for Counters {
         Self {
             links: Row::default(),
             messages: Row::default(),
-            fallbacks: Row::default(),
+            fallbacks: std::array::from_fn(|_| Row::default()),
             failures: Row::default(),
             changes: Row::default(),
             crashes: Row::default(),
             replays: AtomicU64::new(0),
-            phases: std::array::from_fn(|_| InPhase::default()),
+            replayed: Row::default(),
+            unseen: AtomicU64::new(0),
+            phases: std::array::from_fn(|_| std::array::from_fn(|_| Times::default())),
         }
     }
 }
@@ -65,9 +68,9 @@ impl Counters {
 
     /// An answer to something, and how long it took.
     pub fn answer(&self, phase: Phase, word: Word, took: Duration) {
-        if let Some(in_phase) = self.phases.get(phase.number()) {
-            in_phase.answers.add(word, 1);
-            in_phase.times.add(took);
+        let times = self.phases.get(phase.number());
+        if let Some(times) = times.and_then(|in_phase| in_phase.get(word.number())) {
+            times.add(took);
         }
     }
 
@@ -76,9 +79,16 @@ impl Counters {
         self.messages.add(word, 1);
     }
 
-    /// A message on which the filter's policy spoke for it.
-    pub fn fallback(&self, policy: OnFailure) {
-        self.fallbacks.add(policy, 1);
+    /// A message on which the filter's policy spoke for it, and what had gone wrong.
+    pub fn fallback(&self, policy: OnFailure, failure: Failure) {
+        if let Some(row) = self.fallbacks.get(failure.number()) {
+            row.add(policy, 1);
+        }
+    }
+
+    /// A message that passed without a word of the filter, because its policy allowed it.
+    pub fn unseen(&self) {
+        self.unseen.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Something went wrong with the filter, whatever became of the message.
@@ -101,6 +111,11 @@ impl Counters {
         self.replays.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What came of that.
+    pub fn replayed(&self, replay: Replay) {
+        self.replayed.add(replay, 1);
+    }
+
     /// Messages on which the filter said its own word.
     #[must_use]
     pub fn own_words(&self) -> u64 {
@@ -110,7 +125,7 @@ impl Counters {
     /// Messages on which the policy spoke for it.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
-        self.fallbacks.sum()
+        self.fallbacks.iter().map(Row::sum).sum()
     }
 
     /// Messages that were told a second time.
@@ -123,25 +138,27 @@ impl Counters {
     #[must_use]
     pub fn read(&self) -> Counts {
         let phases = Phase::ALL.iter().copied().zip(&self.phases);
-        let phases = phases.map(|(phase, in_phase)| {
-            let answers_total = in_phase.answers.read();
-            let answer_seconds = in_phase.times.read();
-            let counts = PhaseCounts {
-                answers_total,
-                answer_seconds,
-            };
-            (phase, counts)
-        });
+        let phases = phases.map(|(phase, in_phase)| (phase, PhaseCounts::read(in_phase)));
+        let fallbacks = Failure::ALL.iter().copied().zip(&self.fallbacks);
+        let fallbacks = fallbacks.map(|(failure, row)| (failure, row.read()));
+        let fallback_reasons_total: BTreeMap<_, BTreeMap<OnFailure, u64>> = fallbacks.collect();
+        let mut fallback_total: BTreeMap<OnFailure, u64> = Row::<4>::default().read();
+        for (policy, count) in fallback_reasons_total.values().flatten() {
+            *fallback_total.entry(*policy).or_default() += count;
+        }
         let mut messages_total = self.messages.read();
         // About a message nobody says that.
         messages_total.remove(&Word::Skip);
         Counts {
             connections_total: self.links.read(),
             messages_total,
-            fallback_total: self.fallbacks.read(),
+            fallback_total,
+            fallback_reasons_total,
+            unscanned_accepted_total: self.unseen.load(Ordering::Relaxed),
             failures_total: self.failures.read(),
             replays_total: self.replays(),
             crashes_total: self.crashes.read(),
+            replay_results_total: self.replayed.read(),
             changes_total: self.changes.read(),
             phases: phases
                 .filter(|(_, counts)| counts.answer_seconds.count > 0)
@@ -162,6 +179,11 @@ pub struct Counts {
     /// Messages on which the filter's `on_failure` spoke for it, by what it said. Those under
     /// `accept` passed without this filter.
     pub fallback_total: BTreeMap<OnFailure, u64>,
+    /// The same, by what had gone wrong.
+    pub fallback_reasons_total: BTreeMap<Failure, BTreeMap<OnFailure, u64>>,
+    /// Messages that passed without a word of this filter, because it failed and its policy allows
+    /// that.
+    pub unscanned_accepted_total: u64,
     /// What went wrong with the filter, between messages too, by kind. A message that was told a
     /// second time with success counts here and not as a fallback.
     pub failures_total: BTreeMap<Failure, u64>,
@@ -169,6 +191,8 @@ pub struct Counts {
     pub replays_total: u64,
     /// What its crashes in the middle of a message led to, beside messages told a second time.
     pub crashes_total: BTreeMap<Crash, u64>,
+    /// What came of those, once their messages were over.
+    pub replay_results_total: BTreeMap<Replay, u64>,
     /// Changes to messages that the filter let pass, by kind.
     pub changes_total: BTreeMap<Change, u64>,
     /// By what the filter was asked about; where it never answered anything there is no entry.
@@ -182,6 +206,24 @@ pub struct PhaseCounts {
     pub answers_total: BTreeMap<Word, u64>,
     /// How long they took, from the question written to the answer read.
     pub answer_seconds: Histogram,
+    /// The same, by what they said; where it never said that there is no entry.
+    #[serde(default)]
+    pub answer_seconds_by_word: BTreeMap<Word, Histogram>,
+}
+
+impl PhaseCounts {
+    fn read(in_phase: &InPhase) -> Self {
+        let mut counts = Self::default();
+        for (word, times) in Word::ALL.iter().copied().zip(in_phase) {
+            counts.answers_total.insert(word, times.count());
+            if times.count() > 0 {
+                let histogram = times.read();
+                counts.answer_seconds.add(&histogram);
+                counts.answer_seconds_by_word.insert(word, histogram);
+            }
+        }
+        counts
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +260,9 @@ mod tests {
         let counters = Counters::default();
         counters.link(Link::Kept);
         counters.message(Word::Tempfail);
-        counters.fallback(OnFailure::Quarantine);
+        counters.fallback(OnFailure::Quarantine, Failure::Closed);
+        counters.replayed(Replay::Failed);
+        counters.unseen();
         counters.failure(Failure::Desync);
         counters.changes(Change::Envelope, 3);
         counters.crash(Crash::Poison);
@@ -230,6 +274,11 @@ mod tests {
             ("/messages_total/tempfail", 1),
             ("/messages_total/continue", 0),
             ("/fallback_total/quarantine", 1),
+            ("/fallback_total/accept", 0),
+            ("/fallback_reasons_total/closed/quarantine", 1),
+            ("/fallback_reasons_total/timeout/quarantine", 0),
+            ("/unscanned_accepted_total", 1),
+            ("/replay_results_total/failed", 1),
             ("/failures_total/desync", 1),
             ("/failures_total/timeout", 0),
             ("/changes_total/envelope", 3),

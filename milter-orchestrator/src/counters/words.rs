@@ -144,6 +144,79 @@ label! {
     }
 }
 
+label! {
+    /// What came of telling a message to a filter a second time.
+    Replay {
+        /// The filter said its word.
+        Ok,
+        /// It failed again.
+        Failed,
+        /// The message was over before it had a word.
+        Unneeded,
+    }
+}
+
+label! {
+    /// Which mail server it is.
+    Mta {
+        /// It said so, or said nothing of itself.
+        Postfix,
+        /// It said so.
+        Sendmail,
+    }
+}
+
+label! {
+    /// What became of a message.
+    Decision {
+        /// It may pass.
+        Accept,
+        /// It may pass, into the MTA's quarantine.
+        Quarantine,
+        /// It was refused for good.
+        Reject,
+        /// It was refused for now.
+        Tempfail,
+        /// It was taken and thrown away.
+        Discard,
+        /// The MTA gave it up before there was a word.
+        Abandoned,
+    }
+}
+
+label! {
+    /// How the connection of an MTA went wrong.
+    MtaFault {
+        /// What it sent is not the milter protocol.
+        Frame,
+        /// It broke the order of the protocol.
+        Protocol,
+        /// The connection broke.
+        Broken,
+        /// It took nothing, or did not complete a command.
+        Stalled,
+        /// It said nothing for too long.
+        Idle,
+    }
+}
+
+impl Decision {
+    /// Of a verdict; `held` when there are reasons for quarantine.
+    #[must_use]
+    pub fn of(verdict: Option<&Verdict>, held: bool) -> Self {
+        match verdict {
+            None => Self::Abandoned,
+            Some(Verdict::Continue | Verdict::Accept) if held => Self::Quarantine,
+            Some(Verdict::Continue | Verdict::Accept) => Self::Accept,
+            Some(Verdict::Reject) => Self::Reject,
+            Some(Verdict::TempFail) => Self::Tempfail,
+            Some(Verdict::Reply(reply)) if reply.is_temporary() => Self::Tempfail,
+            Some(Verdict::Reply(_)) => Self::Reject,
+            Some(Verdict::Discard) => Self::Discard,
+        }
+    }
+}
+
 impl From<&Verdict> for Word {
     fn from(verdict: &Verdict) -> Self {
         match verdict {
@@ -197,6 +270,10 @@ mod tests {
         check::<Crash>();
         check::<Phase>();
         check::<Link>();
+        check::<Replay>();
+        check::<Mta>();
+        check::<Decision>();
+        check::<MtaFault>();
         check::<OnFailure>();
     }
 }

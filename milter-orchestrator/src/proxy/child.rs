@@ -213,6 +213,8 @@ pub(crate) struct Part {
     pub(crate) busy: Duration,
     /// What went wrong last.
     pub(crate) error: Option<String>,
+    /// What that is counted as.
+    pub(crate) failure: Option<Failure>,
 }
 
 impl Part {
@@ -233,6 +235,7 @@ impl Part {
             suspicion: Suspicion::default(),
             busy: Duration::ZERO,
             error: None,
+            failure: None,
         }
     }
 

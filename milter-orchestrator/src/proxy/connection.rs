@@ -27,6 +27,7 @@ use super::child::{ChildError, Link};
 use super::pool::{self, Kept};
 use super::session::Session;
 use super::{Shared, now};
+use crate::counters::MtaFault;
 
 mod wire;
 
@@ -51,6 +52,19 @@ pub enum ConnectionError {
     /// It has said nothing for so long.
     #[error("the MTA said nothing for {} s", .0.as_secs())]
     Idle(Duration),
+}
+
+impl ConnectionError {
+    /// What it is counted as.
+    pub(super) fn kind(&self) -> MtaFault {
+        match self {
+            Self::Protocol(_) => MtaFault::Protocol,
+            Self::Wire(_) => MtaFault::Frame,
+            Self::Io(_) => MtaFault::Broken,
+            Self::Stalled(_) => MtaFault::Stalled,
+            Self::Idle(_) => MtaFault::Idle,
+        }
+    }
 }
 
 /// A connection attempt.
@@ -230,7 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
             while self.mta.has_room()
                 && let Some(reply) = session.next_reply()
             {
-                self.mta.put_reply(&reply, now())?;
+                let now = now();
+                self.mta.put_reply(&reply, now)?;
+                session.replied(now);
                 moved = true;
             }
             if !moved {

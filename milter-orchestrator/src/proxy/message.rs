@@ -4,7 +4,7 @@
 //! It only keeps; who is told what and when is the business of [`super::session`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milter_proto::edit::Edit;
@@ -169,6 +169,8 @@ pub(crate) struct Message {
     pub(crate) decided: Option<Decided>,
     /// When MAIL came.
     pub(crate) began: Instant,
+    /// How long the MTA has waited for answers.
+    pub(crate) waited: Duration,
     /// How often a filter had to be told everything again.
     pub(crate) replays: u32,
 }
@@ -199,6 +201,7 @@ impl Message {
             quarantine: Vec::new(),
             decided: None,
             began: now,
+            waited: Duration::ZERO,
             replays: 0,
         }
     }

@@ -49,6 +49,7 @@ pub use self::connection::ConnectionError;
 pub use self::limits::{HeaderLimits, Limits, SpoolBudget, SpoolLimits, stock_headers};
 use self::pool::Pool;
 pub use self::scene::Scene;
+use crate::counters::Traffic;
 use crate::member::{Member, Negotiated};
 use crate::route::Routes;
 
@@ -81,10 +82,21 @@ impl Proxy {
                 scene,
                 routes,
                 limits,
+                traffic: Arc::default(),
                 profiles: Mutex::default(),
                 pool: Pool::default(),
             }),
         }
+    }
+
+    /// With numbers that go on counting when the next proxy of the listener takes its place. To be
+    /// called before it is cloned.
+    #[must_use]
+    pub fn counted_by(mut self, traffic: Arc<Traffic>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.traffic = traffic;
+        }
+        self
     }
 
     /// Serves one connection of an MTA, until either side ends it, or `stop` asks for it between
@@ -98,7 +110,11 @@ impl Proxy {
     {
         tracing::debug!(listen = %self.shared.listen, %peer, "an MTA connected");
         let _counted = self.shared.scene.count();
-        connection::run(stream, peer, Arc::clone(&self.shared), stop).await
+        let ended = connection::run(stream, peer, Arc::clone(&self.shared), stop).await;
+        if let Err(error) = &ended {
+            self.shared.traffic.fault(error.kind());
+        }
+        ended
     }
 }
 
@@ -111,6 +127,7 @@ fn now() -> Instant {
 #[derive(Debug)]
 struct Shared {
     listen: String,
+    traffic: Arc<Traffic>,
     routes: Arc<Routes>,
     /// What routes need to be told, as if they were a filter.
     wants: Option<Offer>,

@@ -10,10 +10,11 @@ use milter_proto::message::Address;
 use milter_proto::session::{Event, Facts, FilterSide};
 use milter_proto::verdict::Verdict;
 
+use super::Shared;
 use super::child::{self, State};
 use super::message::{Decided, Message};
 use super::plan::Position;
-use crate::counters::{Change, Word};
+use crate::counters::{Change, Decision, Failure, Replay, Word};
 use crate::member::Member;
 
 /// Bytes of a foreign text that are logged at most.
@@ -41,7 +42,7 @@ impl<'a> Line<'a> {
     }
 
     /// Writes it, and counts.
-    pub(crate) fn log(&self, listen: &str, chain: &str, parts: &[Part<'_>], now: Instant) {
+    pub(crate) fn log(&self, shared: &Shared, chain: &str, parts: &[Part<'_>], now: Instant) {
         let message = self.message;
         let unknown = Decided {
             verdict: None,
@@ -50,7 +51,7 @@ impl<'a> Line<'a> {
         let decided = message.decided.as_ref().unwrap_or(&unknown);
         tracing::info!(
             queue_id = %queue_id(self.facts),
-            listen,
+            listen = %shared.listen,
             route = chain,
             client = %client(self.facts),
             sender = %address_of(&message.mail.event),
@@ -63,22 +64,37 @@ impl<'a> Line<'a> {
             ms = millis(now.saturating_duration_since(message.began)),
             "message"
         );
+        let held = !message.quarantine.is_empty();
+        let decision = Decision::of(decided.verdict.as_ref(), held);
+        shared.traffic.message(decision, message.body.len());
         parts
             .iter()
             .filter(|part| !part.member.shadow)
-            .for_each(Part::count);
+            .for_each(|part| part.count(decision));
     }
 }
 
 impl Part<'_> {
     /// Counts the filter's word on the message, or that of its policy.
-    fn count(&self) {
+    fn count(&self, decision: Decision) {
         let Self { member, part } = self;
         let health = &member.health;
         let counters = health.counters();
+        if part.replayed {
+            counters.replayed(match &part.state {
+                State::Failed(_) => Replay::Failed,
+                State::Active => Replay::Unneeded,
+                State::Done | State::Refused(_) | State::Finished => Replay::Ok,
+            });
+        }
         match &part.state {
             State::Failed(policy) => {
-                health.count_fallback(*policy, part.error.as_deref().unwrap_or("failed"));
+                let failure = part.failure.unwrap_or(Failure::Closed);
+                let why = part.error.as_deref().unwrap_or("failed");
+                health.count_fallback(*policy, failure, why);
+                if decision == Decision::Accept {
+                    counters.unseen();
+                }
             }
             State::Done => counters.message(Word::Accept),
             State::Refused(verdict) => counters.message(verdict.into()),

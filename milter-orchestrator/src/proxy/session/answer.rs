@@ -4,14 +4,15 @@
 //! ABORT, and one line is logged. What a filter still says about it is dropped.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use milter_proto::edit::Edit;
 use milter_proto::session::ProtocolError;
 use milter_proto::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use milter_proto::wire::Reply;
 
-use super::{Pending, Session};
-use crate::proxy::child::Child;
+use super::{Pending, Session, Settled};
+use crate::proxy::child::{Child, ChildError};
 use crate::proxy::message::Decided;
 use crate::proxy::plan::Position;
 use crate::proxy::report;
@@ -32,7 +33,9 @@ impl Session {
         verdict: Verdict,
         edits: Vec<Edit>,
     ) -> Result<Vec<Reply>, ProtocolError> {
-        self.pending = None;
+        if let (Some(pending), Some(message)) = (self.pending.take(), &mut self.message) {
+            message.waited += self.now.saturating_duration_since(pending.since);
+        }
         match at {
             Position::Connect | Position::Helo => {
                 let greeting = match verdict {
@@ -98,6 +101,7 @@ impl Session {
             return;
         }
         message.decided = Some(decided);
+        self.note_settled();
         self.report();
         self.end_parts();
     }
@@ -124,6 +128,57 @@ impl Session {
         self.message = None;
     }
 
+    /// Takes down for the report that a filter has failed, and how long it was waited for.
+    pub(super) fn note_failure(&mut self, index: usize, error: &ChildError) {
+        let now = self.now;
+        let Child { asked, part, .. } = &mut self.children[index];
+        let Some(part) = part else { return };
+        part.failure = Some(error.kind());
+        if let Some(asked) = asked
+            && !asked.leftover
+        {
+            part.busy += now.saturating_duration_since(asked.since);
+        }
+    }
+
+    /// Keeps what is known of the time that a decided message took, until it is answered.
+    fn note_settled(&mut self) {
+        let (Some(message), Some(pending)) = (&self.message, &self.pending) else {
+            return;
+        };
+        self.settled = Some(Settled {
+            since: pending.since,
+            waited: message.waited,
+            filters: self.time_of_filters(),
+        });
+    }
+
+    /// How long the message in hand took at its filters: the slowest one of each segment.
+    fn time_of_filters(&self) -> Duration {
+        let busy = |index: usize| {
+            let child = &self.children[index];
+            let part = child.part.as_ref().filter(|_| !child.member.shadow);
+            part.map_or(Duration::ZERO, |part| part.busy)
+        };
+        let Some(lineup) = &self.lineup else {
+            return Duration::ZERO;
+        };
+        let segments = (0..lineup.len()).filter_map(|number| lineup.segment(number));
+        segments
+            .map(|segment| segment.members().map(busy).max().unwrap_or_default())
+            .sum()
+    }
+
+    /// The word on a message is on its way: counts what of its time was neither the MTA's nor a
+    /// filter's.
+    pub(super) fn count_added(&mut self, now: Instant) {
+        if let Some(settled) = self.settled.take() {
+            let waited = settled.waited + now.saturating_duration_since(settled.since);
+            let added = waited.saturating_sub(settled.filters);
+            self.shared.traffic.added(added);
+        }
+    }
+
     fn report(&mut self) {
         let Some(message) = &self.message else {
             return;
@@ -143,7 +198,7 @@ impl Session {
             .lineup
             .as_ref()
             .map_or("-", |lineup| &*lineup.chain.name);
-        report::Line::new(message, &self.side).log(&self.shared.listen, chain, &parts, self.now);
+        report::Line::new(message, &self.side).log(&self.shared, chain, &parts, self.now);
     }
 
     /// Aborts what is under way at the filters. Answers that are still owed are dropped when they

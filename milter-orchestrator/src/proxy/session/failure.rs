@@ -85,6 +85,7 @@ impl Session {
 
     /// A filter has failed: it is disconnected, and tried again or replaced by its policy.
     pub(super) fn fail(&mut self, index: usize, error: &ChildError) {
+        self.note_failure(index, error);
         let leftover = self.children[index]
             .asked
             .is_some_and(|asked| asked.leftover);

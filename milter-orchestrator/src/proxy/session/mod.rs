@@ -43,7 +43,7 @@ mod settle;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use milter_proto::net::Peer;
 use milter_proto::session::{FilterSide, ProtocolError, Step};
@@ -122,6 +122,17 @@ struct Pending {
     progress: Option<Instant>,
 }
 
+/// A message that is decided, and the time that it took so far.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    /// When the question came that its word answers.
+    since: Instant,
+    /// How long the MTA had waited before that.
+    waited: Duration,
+    /// How long filters took: the slowest one of each segment.
+    filters: Duration,
+}
+
 /// One connection of an MTA.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -146,6 +157,8 @@ pub(crate) struct Session {
     loose: Vec<Loose>,
     loose_number: u32,
     message: Option<Message>,
+    /// The message that is decided and not answered yet, for the time that it took.
+    settled: Option<Settled>,
     pending: Option<Pending>,
     /// Commands that came before the last question was answered.
     inbox: VecDeque<Command>,
@@ -176,6 +189,7 @@ impl Session {
             loose: Vec::new(),
             loose_number: 0,
             message: None,
+            settled: None,
             pending: None,
             inbox: VecDeque::new(),
             outgoing: Outgoing::default(),
@@ -243,6 +257,13 @@ impl Session {
     /// The next reply to be written.
     pub(crate) fn next_reply(&mut self) -> Option<Reply> {
         self.outgoing.next()
+    }
+
+    /// A reply is on its way to the MTA.
+    pub(crate) fn replied(&mut self, now: Instant) {
+        if self.settled.is_some() && self.outgoing.is_empty() {
+            self.count_added(now);
+        }
     }
 
     /// The filters.

@@ -12,6 +12,7 @@ use milter_proto::session::{Event, ProtocolError};
 use milter_proto::wire::{MacroStage, Macros, Steps};
 
 use super::{Loose, Pending, Session};
+use crate::counters::Mta;
 use crate::proxy::child::Link;
 use crate::proxy::headers::MtaKind;
 use crate::proxy::message::{Message, Pairs, Recipient, Told};
@@ -145,6 +146,10 @@ impl Session {
             Some(Some(b'0'..=b'9')) => MtaKind::Sendmail,
             _ => MtaKind::Postfix,
         };
+        self.shared.traffic.session(match self.mta.kind {
+            MtaKind::Postfix => Mta::Postfix,
+            MtaKind::Sendmail => Mta::Sendmail,
+        });
         self.disband();
         self.route_client();
         if self.lineup.is_some() {

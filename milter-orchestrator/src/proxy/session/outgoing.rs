@@ -41,6 +41,11 @@ impl Outgoing {
         });
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The next reply.
     pub(super) fn next(&mut self) -> Option<Reply> {
         loop {

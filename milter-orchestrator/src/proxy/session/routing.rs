@@ -81,7 +81,7 @@ impl Session {
             by: "no route matches".to_owned(),
         });
         let line = report::Line::new(message, &self.side);
-        line.log(&self.shared.listen, "-", &[], self.now);
+        line.log(&self.shared, "-", &[], self.now);
     }
 
     /// A recipient has come: its chain joins those of the others.
