@@ -9,7 +9,7 @@ mod routing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use milter_proto::daemon::config::{FileMode, Log, Process, Seconds, Size};
+use milter_proto::daemon::config::{FileMode, Log, Metrics, Process, Seconds, Size};
 use milter_proto::net::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub struct Settings {
     pub sendmail: Sendmail,
     /// User, group, and the time to stop.
     pub process: Process,
+    /// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
+    pub metrics: Metrics,
     /// What is logged, and how.
     pub log: Log,
 }

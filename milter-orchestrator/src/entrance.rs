@@ -16,6 +16,7 @@ use milter_proto::net::{self, Admission, Listener, admit};
 use tokio::sync::watch;
 
 use crate::config::Listen;
+use crate::counters::Traffic;
 use crate::proxy::{Limits, Proxy, Scene};
 use crate::route::Routes;
 
@@ -30,6 +31,8 @@ struct Inner {
     scene: Scene,
     /// One for each listener that had a connection under these rules.
     proxies: HashMap<Arc<str>, Proxy>,
+    /// The numbers of each listener, whatever the rules.
+    traffic: HashMap<Arc<str>, Arc<Traffic>>,
 }
 
 /// Where messages go, and how much of everything they may have.
@@ -45,6 +48,7 @@ impl Current {
             rules,
             scene: Scene::default(),
             proxies: HashMap::new(),
+            traffic: HashMap::new(),
         }))
     }
 
@@ -68,10 +72,16 @@ impl Current {
         let mut inner = self.inner();
         let Rules { routes, limits } = inner.rules.clone();
         let scene = inner.scene.clone();
+        let traffic = Arc::clone(inner.traffic.entry(Arc::clone(listener)).or_default());
         let proxies = inner.proxies.entry(Arc::clone(listener));
-        proxies
-            .or_insert_with(|| Proxy::within(scene, &**listener, routes, limits))
-            .clone()
+        let proxy = || Proxy::within(scene, &**listener, routes, limits).counted_by(traffic);
+        proxies.or_insert_with(proxy).clone()
+    }
+
+    /// The numbers of a listener.
+    pub(crate) fn traffic(&self, listener: &str) -> Arc<Traffic> {
+        let traffic = self.inner().traffic.get(listener).cloned();
+        traffic.unwrap_or_default()
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`config`] is the file as written, [`blueprint`] what it means; [`supervisor`] keeps the filters
 //! running; [`route`] says which [`member`]s a message goes through and the proxy takes it there;
 //! `orchestrator` is the daemon that brings them together. [`counters`] says in numbers what
-//! each did, [`status`] and [`control`] show it,
+//! each did, [`status`] and [`control`] show it, [`metrics`] too,
 //! [`explain`] shows what would happen to a message, [`reload`] what of a new configuration counts
 //! at once. Filters are commands and sockets here, never crates.
 
@@ -17,6 +17,7 @@ pub mod explain;
 pub mod isolation;
 mod list_watch;
 pub mod member;
+pub mod metrics;
 mod orchestrator;
 pub mod proxy;
 pub mod reload;

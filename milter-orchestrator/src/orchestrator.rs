@@ -67,6 +67,7 @@ impl Program for Orchestrator {
             group: listen.group.clone(),
         });
         Common::process(listeners.collect(), &settings.process, &settings.log)
+            .watched(&settings.metrics)
     }
 
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {
@@ -88,6 +89,7 @@ impl Program for Orchestrator {
 
     async fn run(self, mut host: Host<Self>) -> Result<(), Failure> {
         let mut house = House::open(self, host.take_sockets())?;
+        let _watching = house.be_watched(&mut host)?;
         house.serve(&mut host).await;
         host.stopping();
         house.close(&mut host).await;

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
+use milter_proto::daemon::watch::{Exposition, Health, Watched};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Question};
-use crate::entrance::Current;
-use crate::status::{self, ListenerStatus, MilterStatus, Snapshot};
+use crate::entrance::{Current, Rules};
+use crate::metrics;
+use crate::status::{self, ListenerStatus, MilterStatus, Snapshot, SpoolStatus};
 use crate::supervisor::Kept;
 
 /// Wishes that may wait at most.
@@ -142,7 +144,7 @@ impl Desk {
 
     /// Everything that there is to see.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let routes = self.rules.read().routes;
+        let Rules { routes, limits } = self.rules.read();
         let roster = self.roster();
         let milters = roster.kept.iter().map(|kept| {
             // A reload may have changed its policies; its process and counters are the same.
@@ -153,6 +155,7 @@ impl Desk {
             name: gauge.name.clone(),
             socket: gauge.socket.clone(),
             connections: gauge.connections.load(Ordering::Relaxed),
+            traffic: self.rules.traffic(&gauge.name).read(),
         });
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -162,6 +165,17 @@ impl Desk {
             now: status::seconds(SystemTime::now()),
             listeners: listeners.collect(),
             milters: milters.collect(),
+            spool: SpoolStatus::from(&*limits.spool.budget),
         }
+    }
+}
+
+impl Watched for Desk {
+    fn measure(&self, page: &mut Exposition) {
+        metrics::write(&self.snapshot(), page);
+    }
+
+    fn health(&self) -> Health {
+        metrics::health(&self.snapshot())
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use milter_proto::daemon::exit::EX_OSERR;
-use milter_proto::daemon::{Bound, Failure, Host, Signal};
+use milter_proto::daemon::watch::{Watching, start};
+use milter_proto::daemon::{Bound, Failure, Host, Program, Signal};
 use milter_proto::net::Admission;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -135,6 +136,18 @@ impl House {
             async move { clerk.answer(question).await }
         }));
         Ok(())
+    }
+
+    /// Answers on the socket of `[metrics]`, if there is one, until what is returned is dropped.
+    pub(super) fn be_watched(
+        &self,
+        host: &mut Host<Orchestrator>,
+    ) -> Result<Option<Watching>, Failure> {
+        let Some(bound) = host.take_metrics() else {
+            return Ok(None);
+        };
+        let desk: Arc<Desk> = Arc::clone(&self.desk);
+        start(bound, Orchestrator::NAME, desk).map(Some)
     }
 
     /// A door for a bound socket, as closed as all of them are.

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use milter_proto::wire::CHUNK_MAX;
@@ -51,6 +51,8 @@ impl Default for SpoolLimits {
 pub struct SpoolBudget {
     limit: usize,
     taken: AtomicUsize,
+    /// Bytes in files.
+    spilled: AtomicU64,
 }
 
 impl SpoolBudget {
@@ -60,7 +62,26 @@ impl SpoolBudget {
         Self {
             limit,
             taken: AtomicUsize::new(0),
+            spilled: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes that are to be had.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes of it that are taken at the moment.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies that are in files at the moment.
+    #[must_use]
+    pub fn spilled(&self) -> u64 {
+        self.spilled.load(Ordering::Relaxed)
     }
 
     /// Takes all of `bytes` or nothing; `false` when there is not as much left.
@@ -104,6 +125,8 @@ pub(crate) struct Spool {
     borrowed: usize,
     /// Everything before the tail.
     file: Option<File>,
+    /// Bytes in it.
+    spilled: u64,
     length: u64,
 }
 
@@ -116,6 +139,7 @@ impl Spool {
             cost: 0,
             borrowed: 0,
             file: None,
+            spilled: 0,
             length: 0,
         }
     }
@@ -199,6 +223,10 @@ impl Spool {
             file.write_all_at(&chunk, offset)
                 .map_err(|source| self.error(source))?;
         }
+        let bytes = chunk.len() as u64;
+        self.spilled += bytes;
+        let spilled = &self.limits.budget.spilled;
+        spilled.fetch_add(bytes, Ordering::Relaxed);
         self.tail.pop_front();
         self.cost -= cost(&chunk);
         Ok(true)
@@ -214,7 +242,9 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.limits.budget.give_back(self.borrowed);
+        let budget = &self.limits.budget;
+        budget.give_back(self.borrowed);
+        budget.spilled.fetch_sub(self.spilled, Ordering::Relaxed);
     }
 }
 
@@ -333,12 +363,13 @@ mod tests {
         assert_eq!(read_all(&second, 0).len(), 8000);
         let third = fill(2);
         assert_eq!((third.is_spilled(), taken()), (true, 10_000));
+        assert!(limits.budget.spilled() > 0);
         drop(first);
         assert_eq!(taken(), 3000);
         let fourth = fill(8);
         assert_eq!((fourth.is_spilled(), taken()), (false, 10_000));
         drop((second, third, fourth));
-        assert_eq!(taken(), 0);
+        assert_eq!((taken(), limits.budget.spilled()), (0, 0));
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! or measures: what is shown was counted elsewhere. Times are whole seconds since 1970.
 
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::Counts;
+use crate::counters::{Counts, TrafficCounts};
 use crate::member::{Member, Negotiated, OnFailure, Readiness};
+use crate::proxy::SpoolBudget;
 use crate::supervisor::Kept;
 use crate::supervisor::child::State;
 
@@ -34,6 +37,31 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerStatus>,
     /// The milters.
     pub milters: Vec<MilterStatus>,
+    /// Where bodies of messages are.
+    #[serde(default)]
+    pub spool: SpoolStatus,
+}
+
+/// Where bodies of messages are, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Of the memory that all messages share, as much is taken.
+    pub memory: u64,
+    /// As much there is of it.
+    pub memory_limit: u64,
+    /// As much is in files.
+    pub files: u64,
+}
+
+impl From<&SpoolBudget> for SpoolStatus {
+    fn from(budget: &SpoolBudget) -> Self {
+        let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        Self {
+            memory: wide(budget.taken()),
+            memory_limit: wide(budget.limit()),
+            files: budget.spilled(),
+        }
+    }
 }
 
 impl Snapshot {
@@ -53,6 +81,9 @@ pub struct ListenerStatus {
     pub socket: String,
     /// Connections of MTAs at the moment.
     pub connections: u64,
+    /// What came in by it, and what became of it.
+    #[serde(default)]
+    pub traffic: TrafficCounts,
 }
 
 /// One milter.
@@ -147,7 +178,7 @@ impl MilterStatus {
     }
 
     /// Its state in a word or two.
-    fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match (self.state, self.readiness) {
             (State::Up, _) => "up",
             (State::Starting, Readiness::Open) => "crashing",

@@ -22,3 +22,4 @@ mod seen;
 mod supervision;
 #[cfg(test)]
 mod users;
+mod watched;
