@@ -13,6 +13,7 @@ use milter_proto::daemon::{CommandContext, Failure};
 use crate::config::Settings;
 use crate::control::{self, Answer, Question};
 use crate::explain::{Explain, Profiles};
+use crate::import;
 use crate::orchestrator::Orchestrator;
 use crate::status;
 use crate::supervisor::nursery::{exec, serve};
@@ -49,6 +50,9 @@ pub enum Command {
         /// Its name in the configuration.
         milter: String,
     },
+    /// Turn the configuration of milter-manager, or the filters of a Postfix, into one of ours; it
+    /// is printed, with what could not be translated as comments.
+    Import(import::Arguments),
     /// Becomes a filter; the orchestrator runs it, nobody else.
     #[command(hide = true, name = exec::NAME)]
     ChildExec(exec::Arguments),
@@ -75,6 +79,7 @@ impl Command {
                 }
                 Ok(done)
             }
+            Self::Import(arguments) => import::run(&arguments),
             Self::ChildExec(arguments) => match exec::run(&arguments) {
                 Ok(never) => match never {},
                 Err(error) => Err(Failure::new(EX_OSERR, format!("child: {error}"))),

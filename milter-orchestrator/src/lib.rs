@@ -3,9 +3,9 @@
 //! [`config`] is the file as written, [`blueprint`] what it means; [`supervisor`] keeps the filters
 //! running; [`route`] says which [`member`]s a message goes through and the proxy takes it there;
 //! `orchestrator` is the daemon that brings them together. [`counters`] says in numbers what
-//! each did, [`status`] and [`control`] show it, [`metrics`] too,
-//! [`explain`] shows what would happen to a message, [`reload`] what of a new configuration counts
-//! at once. Filters are commands and sockets here, never crates.
+//! each did, [`status`], [`metrics`] and [`control`] show it, [`explain`] shows what would happen
+//! to a message, [`reload`] what of a new configuration counts at once, [`import`] translates
+//! configurations of others. Filters are commands and sockets here, never crates.
 
 pub mod blueprint;
 pub mod commands;
@@ -14,6 +14,7 @@ pub mod control;
 pub mod counters;
 mod entrance;
 pub mod explain;
+pub mod import;
 pub mod isolation;
 mod list_watch;
 pub mod member;
