@@ -12,8 +12,7 @@ use crate::member::OnFailure;
 const QUEUE: &str = "/var/spool/postfix";
 
 /// Filters by the ports that their packages or manuals give them.
-const PORTS: [(u16, &str); 6] = [
-    (783, "spamass-milter"),
+const PORTS: [(u16, &str); 5] = [
     (7357, "clamav-milter"),
     (8891, "opendkim"),
     (8893, "opendmarc"),

@@ -187,7 +187,7 @@ impl Translation {
             text.push('\n');
         }
         for line in &self.advice {
-            let _ = writeln!(text, "# {line}");
+            let _ = writeln!(text, "{}", format!("# {line}").trim_end());
         }
         Ok(text)
     }
