@@ -63,7 +63,6 @@ define_milter("clamav") do |milter|
   milter.connection_spec = "inet:7357"
   milter.command = "/bin/sh"
   milter.command_options = "--foreground --config-file x"
-  milter.user_name = "clamav"
   milter.add_applicable_condition("Unauthenticated")
 end
 define_milter("off") do |milter|
@@ -100,8 +99,8 @@ fn a_whole_file_of_milter_manager() {
         "line 8: milter-manager.local.conf is not followed",
         "line 9: not translated: define_applicable_condition(\"Mine\") do |condition|",
         "line 21: greylist: the condition \"S25R\" has no counterpart: it sees all mail",
-        "line 35: off is not enabled: left out",
-        "line 39: not translated: define_milter(\"gone\")",
+        "line 34: off is not enabled: left out",
+        "line 38: not translated: define_milter(\"gone\")",
     ];
     ruby(
         WHOLE,
