@@ -2,13 +2,16 @@
 //!
 //! [`plain`] serves sub-commands, whose reader sits before the terminal; [`start`] serves a daemon.
 //! Our own crates log at the configured level; crates that they use never below `warn` unless
-//! `trace` is asked for. A closed stderr loses lines and stops nothing. The policy (who logs what)
-//! is at the head of [`crate::daemon`].
+//! `trace` is asked for. A closed stderr loses lines and stops nothing, and so does one that nobody
+//! reads ([`queue`]). The policy (who logs what) is at the head of [`crate::daemon`].
+
+mod queue;
 
 use std::backtrace::Backtrace;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::panic;
+use std::time::Duration;
 
 use tracing::error;
 use tracing::level_filters::LevelFilter;
@@ -17,14 +20,19 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt as layer, reload};
 
+use self::queue::Queue;
 use super::config::{Format, Level, Log};
 
 /// Bytes of a value from outside that a line of the log shows at most.
 pub const ESCAPED_MAX: usize = 256;
 
-/// Changes the level while the program runs.
+/// How long the last lines may take to be read when the program ends.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Changes the level while the program runs, and sees to what is not written yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
+    queue: Queue,
     name: &'static str,
     filter: reload::Handle<Targets, Registry>,
     /// From the command line, which goes before the configuration.
@@ -50,15 +58,18 @@ pub(crate) fn plain(name: &str, forced: Option<Level>) {
 pub(crate) fn start(name: &'static str, log: &Log, forced: Option<Level>) -> Handle {
     let (filter, handle) = reload::Layer::new(targets(name, forced.unwrap_or(log.level)));
     let terminal = io::stderr().is_terminal();
+    let text = matches!(
+        (log.format, terminal),
+        (Format::Text, _) | (Format::Auto, true)
+    );
+    let queue = Queue::new(if text { lost_as_text } else { lost_as_json });
     let lines = layer::layer()
-        .with_writer(io::stderr)
+        .with_writer(queue.clone())
         .with_ansi(terminal)
         .log_internal_errors(false);
-    let lines = match (log.format, terminal) {
-        (Format::Text, _) | (Format::Auto, true) => lines.boxed(),
-        (Format::Json, _) | (Format::Auto, false) => {
-            lines.json().flatten_event(true).with_ansi(false).boxed()
-        }
+    let lines = match text {
+        true => lines.boxed(),
+        false => lines.json().flatten_event(true).with_ansi(false).boxed(),
     };
     let _ = tracing_subscriber::registry()
         .with(filter)
@@ -66,6 +77,7 @@ pub(crate) fn start(name: &'static str, log: &Log, forced: Option<Level>) -> Han
         .try_init();
     log_panics();
     Handle {
+        queue,
         name,
         filter: handle,
         forced,
@@ -91,7 +103,30 @@ fn log_panics() {
     }));
 }
 
+fn lost_as_text(lines: u64) -> String {
+    format!("WARN log: {lines} lines were lost, because nobody read them\n")
+}
+
+fn lost_as_json(lines: u64) -> String {
+    format!(
+        "{{\"level\":\"WARN\",\"message\":\"lines of the log were lost, because nobody read \
+         them\",\"lines\":{lines}}}\n"
+    )
+}
+
 impl Handle {
+    /// From now on nobody who logs waits for whoever reads: a thread does.
+    pub(crate) fn let_go(&self) {
+        if let Err(error) = self.queue.start(io::stderr()) {
+            error!("every line of the log is waited for: there is no thread to write it: {error}");
+        }
+    }
+
+    /// Waits for the last lines to be read, for a little while.
+    pub(crate) fn settle(&self) {
+        self.queue.settle(SETTLE);
+    }
+
     /// Takes the level of a new configuration; the format stays.
     pub(crate) fn reconfigure(&self, log: &Log) {
         let level = self.forced.unwrap_or(log.level);

@@ -70,16 +70,18 @@ fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Fa
         warn!("{warning}");
     }
     let program = source.prepare::<P>(settings)?;
-    match live(program, &source, common, log) {
+    let code = match live(program, &source, common, log.clone()) {
         Ok(()) => {
             info!("{} ends", P::NAME);
-            Ok(ExitCode::SUCCESS)
+            ExitCode::SUCCESS
         }
         Err(failure) => {
             error!("{failure}");
-            Ok(failure.into())
+            failure.into()
         }
-    }
+    };
+    log.settle();
+    Ok(code)
 }
 
 /// Everything between the configuration and the end, in the order that this module's parent tells.
@@ -95,6 +97,8 @@ fn live<P: Program>(
     let notifier = Notifier::from_env();
     program.furnish()?;
     privileges::settle(&common)?;
+    // A thread of its own, so not before all that must be done with a single one.
+    log.let_go();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
