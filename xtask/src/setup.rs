@@ -100,6 +100,12 @@ pub(crate) const LIBMILTER: Tool = Tool {
     package: "libmilter-dev",
     purpose: "building sample filters against the library that most filters use",
 };
+/// Makes system calls fail.
+pub(crate) const STRACE: Tool = Tool {
+    program: "strace",
+    package: "strace",
+    purpose: "making system calls fail",
+};
 /// For the optional archives of test mail.
 pub(crate) const XZ: Tool = Tool {
     program: "xz",
@@ -119,6 +125,7 @@ pub(crate) const ALL: &[Tool] = &[
     RSPAMD,
     OPENDMARC,
     LIBMILTER,
+    STRACE,
     XZ,
 ];
 

@@ -31,7 +31,7 @@ const LISTEN_FDS_START: i32 = 3;
 /// The name of the listener in the configuration.
 const LISTENER: &str = "inbound";
 /// The offer of an MTA: version 6, everything.
-const OFFER: [u8; 17] = [
+pub(super) const OFFER: [u8; 17] = [
     0, 0, 0, 13, b'O', 0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff,
 ];
 
@@ -44,6 +44,8 @@ pub(super) struct Cast {
     pub(super) role: Role,
     /// Further lines of its section.
     pub(super) settings: String,
+    /// What is run in front of its command and becomes it.
+    pub(super) wrapper: Vec<String>,
 }
 
 /// What a filter is.
@@ -72,6 +74,7 @@ impl Cast {
             name,
             role: Role::Scripted(arguments.collect()),
             settings: String::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Cast {
             name,
             role,
             settings: String::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -88,6 +92,12 @@ impl Cast {
     pub(super) fn with(mut self, line: &str) -> Self {
         self.settings += line;
         self.settings.push('\n');
+        self
+    }
+
+    /// The same behind another program.
+    pub(super) fn behind(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|one| (*one).to_owned()).collect();
         self
     }
 
@@ -213,6 +223,7 @@ impl Plan {
                 words
             }
         };
+        let words: Vec<&String> = cast.wrapper.iter().chain(&words).collect();
         format!("command = {words:?}")
     }
 }
@@ -296,6 +307,18 @@ impl<'a> Scene<'a> {
     /// Its process.
     pub(super) fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.orchestrator.id())?))
+    }
+
+    /// Whether it is gone.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.orchestrator.ended()?.is_some())
+    }
+
+    /// How many lines of its log have this in them.
+    pub(super) fn logged(&self, what: &str) -> Result<usize> {
+        let log = fs::read(self.file.with_file_name("log"))?;
+        let log = String::from_utf8_lossy(&log);
+        Ok(log.lines().filter(|line| line.contains(what)).count())
     }
 
     /// Waits for the end of one that was killed.

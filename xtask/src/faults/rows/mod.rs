@@ -1,6 +1,8 @@
 //! The table of faults. A new one is a function that injects it, and a row here.
 
+mod calls;
 mod filter;
+mod scarce;
 mod whole;
 mod wrong;
 
@@ -12,6 +14,7 @@ use super::flow::{Flow, USUAL};
 use super::judge::{Fault, Measured, at_least, at_most, within};
 use super::office::Office;
 use super::scene::{Plan, Scene};
+use crate::setup::STRACE;
 
 /// How long mail flows before nothing is done to it.
 const CALM_TIME: Duration = Duration::from_secs(10);
@@ -139,6 +142,71 @@ pub(super) static TABLE: &[Fault] = &[
         ],
         tools: &[],
         inject: whole::kill_orchestrator,
+    },
+    Fault {
+        name: "descriptors",
+        what: "64 descriptors and 100 connections",
+        limits: &[
+            at_most("cpu %", 5.0),
+            within("recovery", 1000.0),
+            at_most("lost", 0.0),
+            at_most("unseen", 0.0),
+            at_least("delivered", 100.0),
+        ],
+        tools: &[],
+        inject: scarce::descriptors,
+    },
+    Fault {
+        name: "spool",
+        what: "a spool on a full disk: 600 KB of mail on 64 KB of disk, among small mail",
+        limits: &[
+            at_least("big deferred", 10.0),
+            at_most("small deferred", 0.0),
+            within("recovery", 1000.0),
+            at_most("lost", 0.0),
+            at_most("unseen", 0.0),
+        ],
+        tools: &[],
+        inject: scarce::spool,
+    },
+    Fault {
+        name: "log",
+        what: "the reader of the log is stopped",
+        limits: &[
+            at_most("lost", 0.0),
+            at_most("deferred", 0.0),
+            at_most("unseen", 0.0),
+            within("p99", 200.0),
+            at_least("delivered", 500.0),
+        ],
+        tools: &[],
+        inject: scarce::log,
+    },
+    Fault {
+        name: "memory",
+        what: "a filter takes more memory than it may, three times",
+        limits: &[
+            at_least("kills", 3.0),
+            within("recovery", 1000.0),
+            at_most("lost", 0.0),
+            at_most("deferred", 0.0),
+            at_most("unseen", 0.0),
+        ],
+        tools: &[],
+        inject: scarce::memory,
+    },
+    Fault {
+        name: "calls",
+        what: "the n-th read, write, accept4, openat or mmap fails, n = 1 to 100",
+        limits: &[
+            at_least("injected", 500.0),
+            at_most("crashes", 0.0),
+            at_most("panics", 0.0),
+            at_most("lost", 0.0),
+            at_most("unseen", 0.0),
+        ],
+        tools: &[STRACE],
+        inject: calls::fail,
     },
 ];
 
