@@ -81,7 +81,7 @@ pub(super) fn spool(office: &Office) -> Result<Measured> {
     plan.wrapper = ["unshare", "--mount"].map(str::to_owned).into();
     plan.wrapper.extend(shell(&mount));
     plan.sections = format!(
-        "[limits]\nspool_memory = \"16KB\"\nspool_memory_shared = \"0\"\n\
+        "[limits]\nspool_memory = \"16KB\"\nspool_memory_shared = \"1B\"\n\
          spool_directory = \"{disk}\"\n"
     );
     let scene = Scene::start(office, &plan)?;
