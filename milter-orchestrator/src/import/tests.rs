@@ -64,6 +64,7 @@ define_milter("clamav") do |milter|
   milter.command = "/bin/sh"
   milter.command_options = "--foreground --config-file x"
   milter.add_applicable_condition("Unauthenticated")
+  milter.user_name = "nobody"
 end
 define_milter("off") do |milter|
   milter.connection_spec = "inet:1@localhost"
@@ -92,6 +93,7 @@ fn a_whole_file_of_milter_manager() {
         "[milter.greylist.match.not]",
         "[milter.clamav.match]\nauthenticated = false",
         "socket = \"inet:7357@127.0.0.1\"\nbinds_itself = true\non_failure = \"accept\"",
+        "user = \"nobody\"\n\n[milter.clamav.match]",
         "shadow = true",
         "socket = \"inet:9999@[::1]\"",
         "line 3: log.level: see [log]",
@@ -99,8 +101,8 @@ fn a_whole_file_of_milter_manager() {
         "line 8: milter-manager.local.conf is not followed",
         "line 9: not translated: define_applicable_condition(\"Mine\") do |condition|",
         "line 21: greylist: the condition \"S25R\" has no counterpart: it sees all mail",
-        "line 34: off is not enabled: left out",
-        "line 38: not translated: define_milter(\"gone\")",
+        "line 35: off is not enabled: left out",
+        "line 39: not translated: define_milter(\"gone\")",
     ];
     ruby(
         WHOLE,
