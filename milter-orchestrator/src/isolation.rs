@@ -131,13 +131,14 @@ impl Isolation {
         state.turn.take_if(|(holder, _)| *holder == ticket);
     }
 
-    /// Whether another message explains that the filter has crashed now.
+    /// Whether another message explains that a connection, which was there `since` then, is gone now.
     #[must_use]
-    pub fn is_excused(&self, ticket: Option<u64>, now: Instant) -> bool {
+    pub fn is_excused(&self, ticket: Option<u64>, since: Instant, now: Instant) -> bool {
         let state = self.state();
         let is_other = |other: u64| Some(other) != ticket;
         let in_turn = |(holder, until): (u64, Instant)| is_other(holder) && until > now;
-        let blamed = |(by, at): (u64, Instant)| is_other(by) && now < at + GRACE;
+        // A connection that is newer is one to the process after that one.
+        let blamed = |(by, at): (u64, Instant)| is_other(by) && since <= at && now < at + GRACE;
         state.turn.is_some_and(in_turn) || state.blamed.is_some_and(blamed)
     }
 
@@ -216,16 +217,18 @@ mod tests {
         let isolation = Isolation::default();
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let (a, b) = (isolation.ticket(), isolation.ticket());
-        assert!(!isolation.is_excused(None, now), "nobody explains it");
+        assert!(!isolation.is_excused(None, now, now), "nobody explains it");
         assert!(isolation.takes_turn(a, now));
         assert!(isolation.takes_turn(a, now + second));
         assert!(!isolation.takes_turn(b, now + second));
-        assert!(isolation.is_excused(Some(b), now) && isolation.is_excused(None, now));
-        assert!(!isolation.is_excused(Some(a), now));
+        assert!(isolation.is_excused(Some(b), now, now) && isolation.is_excused(None, now, now));
+        assert!(!isolation.is_excused(Some(a), now, now));
         isolation.blame(a, now);
-        assert!(isolation.is_excused(None, now + second / 2));
-        assert!(!isolation.is_excused(Some(a), now + second / 2));
-        assert!(!isolation.is_excused(None, now + GRACE));
+        assert!(isolation.is_excused(None, now, now + second / 2));
+        assert!(!isolation.is_excused(Some(a), now, now + second / 2));
+        assert!(!isolation.is_excused(None, now, now + GRACE));
+        let newer = now + second / 4;
+        assert!(!isolation.is_excused(None, newer, now + second / 2));
         assert!(isolation.takes_turn(b, now), "blamed, it has no turn");
         isolation.ends_turn(a);
         assert!(!isolation.takes_turn(a, now), "the turn is another's");

@@ -13,6 +13,7 @@ mod layers;
 mod postfix;
 mod run;
 mod setup;
+mod simulate;
 mod smtp;
 mod source;
 mod stack;
@@ -128,6 +129,21 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Simulate sessions, filters and their faults, and check what must hold whatever happens
+    Simulate {
+        /// How many seeds; each is a world of its own
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first of them; the others follow
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Messages in each
+        #[arg(long, default_value_t = 20)]
+        messages: u64,
+        /// Use the quickly built test: to repeat a seed
+        #[arg(long)]
+        dev: bool,
+    },
     /// Install the Debian packages that the other commands need
     Setup {
         /// Install nothing; say what is missing
@@ -199,6 +215,17 @@ fn main() -> ExitCode {
             profile: if dev { Profile::Dev } else { Profile::Release },
             install: !no_install,
             keep,
+        }),
+        Command::Simulate {
+            seeds,
+            seed,
+            messages,
+            dev,
+        } => simulate::run(simulate::Options {
+            seeds,
+            seed,
+            messages,
+            dev,
         }),
         Command::Setup { no_install } => setup::run(!no_install),
     };

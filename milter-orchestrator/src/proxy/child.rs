@@ -337,6 +337,8 @@ pub(crate) struct Child {
     pub(crate) loose_told: u32,
     /// An ABORT is due as soon as it has answered.
     pub(crate) must_abort: bool,
+    /// When the latest connection was negotiated.
+    pub(crate) up_since: Option<Instant>,
     /// It crashed when it was told of the client.
     pub(crate) crashed_on_client: bool,
     /// Its part in the message in hand.
@@ -366,6 +368,7 @@ impl Child {
             accepted: false,
             loose_told: 0,
             must_abort: false,
+            up_since: None,
             crashed_on_client: false,
             part: None,
         }

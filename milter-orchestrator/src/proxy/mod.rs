@@ -30,6 +30,8 @@ mod report;
 mod scene;
 pub(crate) mod segments;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod suspicion;
 #[cfg(test)]

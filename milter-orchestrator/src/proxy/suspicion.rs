@@ -58,9 +58,15 @@ impl Suspicion {
         self.holds |= in_content;
     }
 
-    /// Whether another message explains the crash, as long as that is to be believed.
-    pub(crate) fn is_excused(&mut self, isolation: &Isolation, now: Instant) -> bool {
-        let excused = isolation.is_excused(self.ticket, now) && self.excuses < EXCUSES_MAX;
+    /// Whether another message explains that a connection, which was there `since` then, is gone; as
+    /// long as that is to be believed.
+    pub(crate) fn is_excused(
+        &mut self,
+        isolation: &Isolation,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        let excused = isolation.is_excused(self.ticket, since, now) && self.excuses < EXCUSES_MAX;
         self.excuses += u8::from(excused);
         excused
     }

@@ -11,7 +11,11 @@ use milter_proto::wire::Reply;
 
 use super::{Pending, Session};
 use crate::proxy::child::{Child, ChildError, Link, State};
-use crate::proxy::plan::Position;
+use crate::proxy::plan::{Position, Standing};
+
+/// How long a filter has that could not be asked before the MTA's time was over. Sendmail waits 10 s
+/// where we say 8 s.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How often a message that is to be told again asks whether it is its turn.
 const TURN_POLL: Duration = Duration::from_millis(10);
@@ -59,10 +63,35 @@ impl Session {
             if pending.until <= now {
                 let pending = *pending;
                 self.out_of_time(pending);
+                self.put_off(pending);
             }
         }
         self.advance()?;
         self.answer_overdue()
+    }
+
+    /// Filters that could not be asked because others before them did not answer are asked now, and
+    /// have a moment for it: less than what an MTA waits on top of our limits.
+    fn put_off(&mut self, pending: Pending) {
+        let Some(at) = pending.at else { return };
+        if pending.put_off || at >= Position::Header(0) {
+            return;
+        }
+        let waits = |index: usize| {
+            let standing = match at {
+                Position::Connect | Position::Helo | Position::Unknown => {
+                    self.standing_of_client(index, at)
+                }
+                _ => self.standing(index, at, pending.target),
+            };
+            standing == Standing::Waiting
+        };
+        if self.deciding().any(waits)
+            && let Some(pending) = &mut self.pending
+        {
+            pending.until = self.now + LAST_CALL;
+            pending.put_off = true;
+        }
     }
 
     /// Whoever could have kept the MTA waiting has failed by now; should there be a question open
@@ -132,9 +161,11 @@ impl Session {
                         || child.asked.is_some()
                 }
                 Some(Position::EndOfMessage) => child.is_active(),
-                // Who has not been told because its segment is not yet due keeps nobody waiting.
+                // Who has not been told because its segment is not yet due keeps nobody waiting, nor
+                // does who waits for another's word.
                 Some(_) => {
-                    child.is_active()
+                    (child.asked.is_some() || child.side().is_none() || pending.put_off)
+                        && child.is_active()
                         && !child.reached(pending.target)
                         && self.has_turn(index, pending.target)
                         && !self.keeps_up(index, pending)

@@ -9,12 +9,12 @@
 //! and only the one whose turn it is counts as its cause; after the second time it is poison and
 //! known again when it comes back ([`Suspicion`](suspicion::Suspicion)).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use milter_proto::session::MtaSide;
 use milter_proto::wire::WireError;
 
-use super::Session;
+use super::{Pending, Session};
 use crate::counters::Crash;
 use crate::proxy::child::{ChildError, Link, Part, State};
 use crate::proxy::plan::Position;
@@ -189,7 +189,7 @@ impl Session {
     /// What is to be done about a filter that failed with a message in hand.
     fn remedy(&mut self, index: usize, lapse: Lapse, error: &ChildError) -> Remedy {
         let now = self.now;
-        if !self.may_be_told_again(index) {
+        if !self.may_be_told_again(index, error) {
             return Remedy::Policy;
         }
         let child = &mut self.children[index];
@@ -205,7 +205,7 @@ impl Session {
             Lapse::Other => {}
             Lapse::Crash => {
                 let suspicion = &mut part.suspicion;
-                if suspicion.is_excused(isolation, now) {
+                if suspicion.is_excused(isolation, child.up_since.unwrap_or(now), now) {
                     health.counters().crash(Crash::Excused);
                 } else {
                     let again = suspicion.crashed;
@@ -305,9 +305,15 @@ impl Session {
         true
     }
 
-    /// Whether telling it everything again is still possible.
-    fn may_be_told_again(&self, index: usize) -> bool {
+    /// Whether telling it everything again is still possible. One that has hung at the end of the
+    /// message may do so again, which must leave some time to the others.
+    fn may_be_told_again(&self, index: usize, error: &ChildError) -> bool {
         let member = &self.children[index].member;
+        let at_end = |pending: Pending| pending.at == Some(Position::EndOfMessage);
+        let late_again = match error {
+            ChildError::Late { after, .. } if self.pending.is_some_and(at_end) => *after * 3 / 2,
+            _ => Duration::ZERO,
+        };
         let complete = self
             .message
             .as_ref()
@@ -315,6 +321,8 @@ impl Session {
         !member.shadow
             && complete
             && member.health.may_try()
-            && self.pending.is_none_or(|pending| self.now < pending.until)
+            && self
+                .pending
+                .is_none_or(|pending| self.now + late_again < pending.until)
     }
 }

@@ -116,6 +116,8 @@ struct Pending {
     target: Position,
     /// The MTA must be answered by then.
     until: Instant,
+    /// That was put off once, for those whose turn came only then.
+    put_off: bool,
     /// Since when.
     since: Instant,
     /// When the next sign of progress is due; at the end of the message only.

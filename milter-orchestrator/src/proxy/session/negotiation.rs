@@ -115,6 +115,7 @@ impl Session {
     /// A filter is there that has negotiated: whether it fits in.
     fn welcome(&mut self, index: usize) -> Result<(), ChildError> {
         let child = &mut self.children[index];
+        child.up_since = Some(self.now);
         let Some(options) = child.side().map(MtaSide::options) else {
             return Ok(());
         };

@@ -65,6 +65,7 @@ impl Session {
             at,
             target,
             until,
+            put_off: false,
             since: self.now,
             progress: at_end.then(|| self.now + self.shared.limits.progress),
         }

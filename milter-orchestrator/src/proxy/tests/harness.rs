@@ -756,7 +756,11 @@ pub(super) fn text(code: u16, enhanced: &str, words: &str) -> Reply {
 }
 
 /// A member for a session without sockets: nothing is ever dialled.
-pub(super) fn unreachable_member(number: usize, on_failure: OnFailure, pool: usize) -> Arc<Member> {
+pub(in crate::proxy) fn unreachable_member(
+    number: usize,
+    on_failure: OnFailure,
+    pool: usize,
+) -> Arc<Member> {
     Arc::new(Member {
         name: number.to_string(),
         address: Address::Unix("/nonexistent".into()),

@@ -4,7 +4,7 @@ mod ahead;
 mod counting;
 mod edit_log;
 mod failing;
-mod harness;
+pub(super) mod harness;
 mod message;
 mod negotiation;
 mod pool;
