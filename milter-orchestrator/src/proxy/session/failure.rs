@@ -162,7 +162,7 @@ impl Session {
     fn lapse(&self, index: usize, error: &ChildError) -> Lapse {
         let child = &self.children[index];
         let Link::Up(side) = &child.link else {
-            return if error.is_loss() {
+            return if error.is_loss() || self.was_dialled_before(index, error) {
                 Lapse::Idle
             } else {
                 Lapse::Other
@@ -184,6 +184,25 @@ impl Session {
         } else {
             Lapse::Idle
         }
+    }
+
+    /// Whether a connection that never came about was begun for an earlier message: this one has not
+    /// had a try.
+    fn was_dialled_before(&self, index: usize, error: &ChildError) -> bool {
+        let child = &self.children[index];
+        let (Link::Dialling(until) | Link::Negotiating(_, until)) = &child.link else {
+            return false;
+        };
+        let came = |began: Instant| *until < began + child.member.timeouts.connect;
+        let of_dial = matches!(
+            error,
+            ChildError::Late { .. } | ChildError::Protocol(_) | ChildError::Surplus
+        );
+        of_dial
+            && self
+                .message
+                .as_ref()
+                .is_some_and(|message| came(message.began))
     }
 
     /// What is to be done about a filter that failed with a message in hand.

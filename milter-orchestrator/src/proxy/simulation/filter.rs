@@ -119,9 +119,13 @@ impl Process {
     pub(super) fn stop(&mut self, now: Instant) {
         self.stopped = true;
         self.trouble = Some(now);
-        if self.state == State::Up {
-            self.next = Some((now + Duration::from_secs(6), child::Event::Unanswered));
-        }
+        let found = match self.state {
+            State::Up => child::Event::Unanswered,
+            // It does not get ready.
+            State::Starting => child::Event::Overdue,
+            _ => return,
+        };
+        self.next = Some((now + Duration::from_secs(6), found));
     }
 
     /// Takes what is due in its life; whether its connections are gone with it.
@@ -173,7 +177,7 @@ impl Process {
 
     /// Whether something was wrong with it at any time since then.
     pub(super) fn was_troubled(&self, since: Instant) -> bool {
-        self.state != State::Up || self.trouble.is_some_and(|at| at >= since)
+        self.state != State::Up || !self.works() || self.trouble.is_some_and(|at| at >= since)
     }
 }
 
