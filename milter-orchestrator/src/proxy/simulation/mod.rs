@@ -47,7 +47,7 @@ use self::world::{Figures, World};
 const BUDGET: usize = 64 * 1024;
 
 /// Seeds of the ordinary tests: a few seconds.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 60;
 
 /// One world, and its history if that is wanted.
 fn run(
