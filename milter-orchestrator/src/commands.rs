@@ -45,6 +45,15 @@ pub enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Have another binary take the place of the running orchestrator, with its sockets and its
+    /// filters. Open connections are finished by the old one. If anything goes wrong the old one
+    /// goes on.
+    Upgrade {
+        /// Full path of the binary; without it, what is now at the path that the running one was
+        /// started from.
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
     /// End the process of a milter and start a fresh one.
     Restart {
         /// Its name in the configuration.
@@ -72,6 +81,7 @@ impl Command {
             Self::Explain(arguments) => arguments.run(context),
             Self::Restart { milter } => order(context, &Question::Restart { milter }),
             Self::Reload => order(context, &Question::Reload),
+            Self::Upgrade { binary } => order(context, &Question::Upgrade { binary }),
             Self::Drain { undo, wait } => {
                 let done = order(context, &Question::Drain { undo })?;
                 if wait {

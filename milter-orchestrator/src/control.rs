@@ -7,7 +7,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,11 @@ pub enum Question {
         /// Take it again.
         undo: bool,
     },
+    /// Let another process take the place of this one; answered when it has, or cannot.
+    Upgrade {
+        /// Its program; `None` for the path that this one was started from.
+        binary: Option<PathBuf>,
+    },
 }
 
 impl Question {
@@ -57,7 +62,7 @@ impl Question {
     fn patience(&self) -> Duration {
         match self {
             Self::Status | Self::Restart { .. } | Self::Drain { .. } => PATIENCE,
-            Self::Reload => LONG_PATIENCE,
+            Self::Reload | Self::Upgrade { .. } => LONG_PATIENCE,
         }
     }
 }
@@ -202,7 +207,7 @@ mod tests {
     use super::*;
 
     /// A served socket that answers restarts with the milter's name.
-    fn start(directory: &Path) -> (std::path::PathBuf, tokio::runtime::Runtime) {
+    fn start(directory: &Path) -> (PathBuf, tokio::runtime::Runtime) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -214,7 +219,9 @@ mod tests {
             match question {
                 Question::Status => Answer::Error("no status here".to_owned()),
                 Question::Restart { milter } => Answer::Done(milter),
-                Question::Reload | Question::Drain { .. } => Answer::Done(String::new()),
+                Question::Reload | Question::Drain { .. } | Question::Upgrade { .. } => {
+                    Answer::Done(String::new())
+                }
             }
         }));
         (path, runtime)

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -111,8 +112,8 @@ impl Door {
         self.order
     }
 
-    /// The same, while the socket and its file go to whoever serves it from now on.
-    pub(crate) fn hand_over(self) -> (Bound, watch::Sender<Admission>) {
+    /// The same, with the socket and its file for another door.
+    pub(crate) fn replace(self) -> (Bound, watch::Sender<Admission>) {
         let bound = Bound {
             name: String::new(),
             socket: self.socket,
@@ -121,6 +122,28 @@ impl Door {
         };
         self.order.send_replace(Admission::Closed);
         (bound, self.order)
+    }
+
+    /// The same, while another process serves the socket and has the file.
+    pub(crate) fn hand_over(self) -> watch::Sender<Admission> {
+        if let Some(file) = self.file {
+            file.leave();
+        }
+        self.order.send_replace(Admission::Closed);
+        self.order
+    }
+
+    /// The socket once more, for another process.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(match self.socket.try_clone()? {
+            Socket::Tcp(tcp) => tcp.into(),
+            Socket::Unix(unix) => unix.into(),
+        })
+    }
+
+    /// Whether there is a file to be removed.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
     }
 }
 

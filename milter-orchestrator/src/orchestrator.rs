@@ -8,24 +8,22 @@
 mod change;
 mod desk;
 mod generation;
+mod handover;
 mod house;
+mod opening;
+mod upgrade;
 
-use std::collections::BTreeSet;
-use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
 use milter_proto::daemon::config::{Common, ConfigError, Listener};
-use milter_proto::daemon::exit::{EX_NOPERM, EX_OSERR};
 use milter_proto::daemon::{CommandContext, Failure, Host, Program};
-use nix::unistd::Uid;
 
-use self::house::House;
+use self::handover::Heritage;
+use self::house::{Ending, House};
 use crate::blueprint::{self, Blueprint};
 use crate::commands::Command;
 use crate::config::Settings;
-use crate::supervisor::nursery::message::Identity;
-use crate::supervisor::nursery::{Cradle, Nurseries, OURSELVES};
+use crate::supervisor::nursery::Cradle;
 
 /// The orchestrator, ready to run.
 #[derive(Debug)]
@@ -82,58 +80,43 @@ impl Program for Orchestrator {
         })
     }
 
-    fn furnish(&mut self) -> Result<(), Failure> {
-        self.cradles = cradles(&self.blueprint)?;
+    fn furnish(&mut self, succeeds: bool) -> Result<(), Failure> {
+        if !succeeds {
+            self.cradles = opening::cradles(&self.blueprint)?;
+        }
         Ok(())
     }
 
     async fn run(self, mut host: Host<Self>) -> Result<(), Failure> {
-        let mut house = House::open(self, host.take_sockets())?;
-        let _watching = house.be_watched(&mut host)?;
-        house.serve(&mut host).await;
-        host.stopping();
-        house.close(&mut host).await;
+        let bound = host.take_sockets();
+        let mut house = match host.take_predecessor() {
+            None => {
+                let mut house = House::open(self, bound, None).await?;
+                house.answer_questions()?;
+                house.be_watched(host.take_metrics())?;
+                house
+            }
+            Some(socket) => {
+                let mut heritage = Heritage::receive(socket).await?;
+                let opened = House::open(self, bound, Some(&mut heritage)).await;
+                let mut house = opened.inspect_err(|failure| heritage.fail(failure))?;
+                let metrics = host.take_metrics().map(|bound| heritage.with_file(bound));
+                house.succeed(heritage.into_channel(), metrics);
+                house
+            }
+        };
+        match house.serve(&mut host).await {
+            Ending::Stopped => {
+                host.stopping();
+                house.close(&mut host).await;
+            }
+            Ending::Succeeded(heir) => house.leave(heir, &mut host).await,
+            Ending::Unwanted => house.give_up().await,
+        }
         Ok(())
     }
 
     fn command(command: Command, context: CommandContext<'_, Self>) -> Result<ExitCode, Failure> {
         command.run(&context)
     }
-}
-/// A nursery for each user among the children that is not our own.
-fn cradles(blueprint: &Blueprint) -> Result<Vec<Cradle>, Failure> {
-    let plans = blueprint
-        .milters
-        .iter()
-        .filter_map(|milter| milter.source.plan());
-    let identities: BTreeSet<&Identity> = plans
-        .map(|plan| &plan.identity)
-        .filter(|identity| identity.user.is_some())
-        .collect();
-    identities
-        .into_iter()
-        .map(|identity| {
-            if !Uid::effective().is_root() {
-                let message = format!(
-                    "a [milter] section has user = {:?}, which needs a start as root: leave it \
-                     out, or start as root with a `user` in [process]",
-                    identity.user.as_deref().unwrap_or_default()
-                );
-                return Err(Failure::new(EX_NOPERM, message));
-            }
-            Cradle::start(Path::new(OURSELVES), identity.clone()).map_err(no_nursery)
-        })
-        .collect()
-}
-
-/// All nurseries, with one for our own user.
-fn nurseries(mut cradles: Vec<Cradle>) -> Result<Nurseries, Failure> {
-    let program = Path::new(OURSELVES);
-    cradles.push(Cradle::start(program, Identity::default()).map_err(no_nursery)?);
-    Nurseries::open(program, cradles).map_err(no_nursery)
-}
-
-fn no_nursery(error: io::Error) -> Failure {
-    let message = format!("a nursery for the children cannot be started: {error}");
-    Failure::new(EX_OSERR, message)
 }

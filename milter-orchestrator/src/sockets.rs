@@ -34,34 +34,34 @@ pub(crate) fn prepare(blueprint: &Blueprint) -> Result<(), Failure> {
 /// Binds the socket that a child is to be handed.
 pub(crate) fn for_child(member: &Member) -> Result<Bound, Failure> {
     let name = format!("milter.{}", member.name);
-    bind_one(&Listener {
+    let bound = bind_one(&Listener {
         section: name.clone(),
         name,
         socket: member.address.clone(),
         mode: OURS_ALONE,
         group: None,
-    })
+    })?;
+    make_blocking(&bound)?;
+    Ok(bound)
+}
+
+/// A child that knows nothing of non-blocking sockets must be able to wait in accept(2). Not while
+/// a child has it: the two share that property.
+pub(crate) fn make_blocking(bound: &Bound) -> Result<(), Failure> {
+    let made = match &bound.socket {
+        Socket::Tcp(tcp) => tcp.set_nonblocking(false),
+        Socket::Unix(unix) => unix.set_nonblocking(false),
+    };
+    made.map_err(|error| unusable(bound, &error))
 }
 
 /// The socket of a child, to be given away.
 pub(crate) fn to_hand_over(bound: &Bound) -> Result<OwnedFd, Failure> {
-    let copy = bound.socket.try_clone();
-    copy.and_then(blocking)
-        .map_err(|error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address)))
+    bound.duplicate().map_err(|error| unusable(bound, &error))
 }
 
-/// A child that knows nothing of non-blocking sockets must be able to wait in accept(2).
-fn blocking(socket: Socket) -> io::Result<OwnedFd> {
-    match socket {
-        Socket::Tcp(tcp) => {
-            tcp.set_nonblocking(false)?;
-            Ok(tcp.into())
-        }
-        Socket::Unix(unix) => {
-            unix.set_nonblocking(false)?;
-            Ok(unix.into())
-        }
-    }
+fn unusable(bound: &Bound, error: &io::Error) -> Failure {
+    Failure::new(EX_OSERR, format!("{}: {error}", bound.address))
 }
 
 /// Binds the control socket.
@@ -77,10 +77,10 @@ pub(crate) fn control(path: &Path) -> Result<Bound, Failure> {
 
 /// The control socket, as part of the runtime; `bound` keeps it and its file.
 pub(crate) fn listen(bound: &Bound) -> Result<UnixListener, Failure> {
-    let unusable = |error| Failure::new(EX_OSERR, format!("{}: {error}", bound.address));
+    let unusable = |error: io::Error| unusable(bound, &error);
     match bound.socket.try_clone().map_err(unusable)? {
         Socket::Unix(unix) => UnixListener::from_std(unix).map_err(unusable),
-        Socket::Tcp(_) => Err(unusable(io::Error::from(io::ErrorKind::InvalidInput))),
+        Socket::Tcp(_) => Err(unusable(io::ErrorKind::InvalidInput.into())),
     }
 }
 

@@ -413,7 +413,7 @@ impl House {
                     let Some(listen) = self.settings.listen.get(name).cloned() else {
                         continue;
                     };
-                    let (mut bound, order) = before.hand_over();
+                    let (mut bound, order) = before.replace();
                     bound.name.clone_from(name);
                     self.closed.push((order, until));
                     match self.hang_door(bound, &listen) {
@@ -443,7 +443,9 @@ impl House {
             }
             let name = replacing.plan.member.name.clone();
             let socket = replacing.before.and_then(|before| before.socket);
-            let started = Prepared::inherit(replacing.plan, replacing.configured, socket)
+            let blocking = socket.as_ref().map_or(Ok(()), sockets::make_blocking);
+            let started = blocking
+                .and_then(|()| Prepared::inherit(replacing.plan, replacing.configured, socket))
                 .and_then(|prepared| prepared.start(&mut self.supervisor));
             match started {
                 Ok(mut generation) => {

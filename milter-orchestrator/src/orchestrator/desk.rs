@@ -3,6 +3,7 @@
 //! What can be read or ordered at once is; what changes the house is passed on to its loop, and
 //! answered when that is done.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
@@ -35,6 +36,8 @@ pub(super) enum What {
     Reload,
     /// Take no more mail, or, to undo that, take it again.
     Drain { undo: bool },
+    /// Let another binary take our place.
+    Upgrade { binary: Option<PathBuf> },
 }
 
 impl Wish {
@@ -112,6 +115,7 @@ impl Desk {
             Question::Restart { milter } => self.restart(&milter),
             Question::Reload => self.wish(What::Reload).await,
             Question::Drain { undo } => self.wish(What::Drain { undo }).await,
+            Question::Upgrade { binary } => self.wish(What::Upgrade { binary }).await,
         }
     }
 

@@ -113,6 +113,13 @@ impl Generation {
         self.routes.push(Arc::downgrade(routes));
     }
 
+    /// Leaves its socket to another process.
+    pub(super) fn leave(self) {
+        if let Some(socket) = self.socket {
+            socket.leave();
+        }
+    }
+
     /// Whether connections may go on with it.
     pub(super) fn is_used(&self) -> bool {
         self.routes.iter().any(|routes| routes.strong_count() > 0)

@@ -11,28 +11,34 @@ use milter_proto::daemon::exit::EX_OSERR;
 use milter_proto::daemon::watch::{Watching, start};
 use milter_proto::daemon::{Bound, Failure, Host, Program, Signal};
 use milter_proto::net::Admission;
+use nix::sys::signal::Signal as NixSignal;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time;
 
 use super::Orchestrator;
 use super::change::Change;
 use super::desk::{Desk, Gauge, Roster, What, Wish};
-use super::generation::{Generation, Prepared, Retired};
+use super::generation::{Generation, Retired};
+use super::handover::{ToHeir, ToPredecessor};
+use super::upgrade::{Heir, Standing, Upgrade};
 use crate::blueprint::Blueprint;
 use crate::config::{Listen, Settings};
 use crate::control::{self, Answer};
 use crate::entrance::{Current, Door, Entrance, Rules};
-use crate::list_watch;
 use crate::sockets;
 use crate::status;
 use crate::supervisor::Supervisor;
+use crate::supervisor::nursery::channel::Watched;
 
 /// MTAs are let in when every child has had its chance, or after this time.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// How often the nurseries are looked at, and what is no longer wanted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long what nobody uses any more may take to end after SIGTERM.
+const LEFT_OVER_MAX: Duration = Duration::from_secs(10);
 
 /// How often a change that is under way is looked at.
 const ADVANCE_EVERY: Duration = Duration::from_millis(20);
@@ -55,43 +61,64 @@ pub(super) struct House {
     /// The children have had their chance.
     settled: bool,
     /// No more mail is wanted.
-    draining: bool,
+    pub(super) draining: bool,
     desk: Arc<Desk>,
     wishes: mpsc::Receiver<Wish>,
-    change: Option<Change>,
+    under_way: Option<UnderWay>,
     reload_again: bool,
     /// Removed with its file when dropped.
-    _control: Bound,
+    pub(super) control: Bound,
+    clerk: Option<AbortHandle>,
+    pub(super) metrics: Option<Metrics>,
+    /// The one whose place we take.
+    predecessor: Option<Predecessor>,
+}
+
+/// Where monitoring asks.
+pub(super) struct Metrics {
+    /// The socket and its file.
+    pub(super) bound: Bound,
+    watching: Watching,
+}
+
+/// What takes its time.
+enum UnderWay {
+    Reload(Box<Change>),
+    Upgrade(Upgrade),
+}
+
+/// The one whose place we take.
+struct Predecessor {
+    channel: Watched,
+    /// Where monitoring will ask.
+    metrics: Option<Bound>,
+    /// It has told us to go on: we are the one that counts.
+    has_left: bool,
+}
+
+/// How a house ends.
+pub(super) enum Ending {
+    /// Somebody wants that.
+    Stopped,
+    /// Another one has taken its place.
+    Succeeded(Heir),
+    /// It was to take the place of one that stays after all.
+    Unwanted,
 }
 
 impl House {
-    /// Binds and starts everything; the doors stay closed for now.
-    pub(super) fn open(orchestrator: Orchestrator, bound: Vec<Bound>) -> Result<Self, Failure> {
-        let Orchestrator {
-            settings,
-            blueprint,
-            cradles,
-        } = orchestrator;
-        sockets::prepare(&blueprint)?;
-        let rules = Arc::new(Current::new(rules(&blueprint)));
-        let Blueprint {
-            routes,
-            milters,
-            control,
-            pace,
-            ..
-        } = blueprint;
-        let prepared = milters.into_iter().map(|plan| {
-            let configured = plan.member.address.clone();
-            Prepared::bind(plan, configured)
-        });
-        let prepared = prepared.collect::<Result<Vec<_>, Failure>>()?;
-        let control = sockets::control(&control)?;
-        let nurseries = super::nurseries(cradles)?;
+    /// With no doors and no milters so far.
+    pub(super) fn new(
+        settings: Settings,
+        supervisor: Supervisor,
+        rules: Rules,
+        control: Bound,
+    ) -> Self {
+        let rules = Arc::new(Current::new(rules));
         let (desk, wishes) = Desk::new(Arc::clone(&rules));
-        let mut house = Self {
+        Self {
             settings,
-            supervisor: Supervisor::new(nurseries, pace),
+            supervisor,
             rules,
             doors: BTreeMap::new(),
             serving: JoinSet::new(),
@@ -103,51 +130,63 @@ impl House {
             draining: false,
             desk: Arc::new(desk),
             wishes,
-            change: None,
+            under_way: None,
             reload_again: false,
-            _control: control,
-        };
-        for bound in bound {
-            if let Some(listen) = house.settings.listen.get(&bound.name).cloned() {
-                let name = bound.name.clone();
-                let door = house.hang_door(bound, &listen)?;
-                house.doors.insert(name, door);
-            }
+            control,
+            clerk: None,
+            metrics: None,
+            predecessor: None,
         }
-        for prepared in prepared {
-            let mut generation = prepared.start(&mut house.supervisor)?;
-            generation.is_named_by(&routes);
-            house
-                .milters
-                .insert(generation.name().to_owned(), generation);
-        }
-        drop(routes);
-        house.show();
-        tokio::spawn(list_watch::watch(Arc::clone(&house.rules)));
-        house.answer_questions()?;
-        Ok(house)
     }
 
-    fn answer_questions(&self) -> Result<(), Failure> {
+    /// As another one has left it.
+    pub(super) fn continue_at(&mut self, number: u32, draining: bool) {
+        self.number = number;
+        self.draining = draining;
+        self.desk.show_draining(draining);
+    }
+
+    /// Takes the place of another one, when that says so.
+    pub(super) fn succeed(&mut self, channel: Watched, metrics: Option<Bound>) {
+        self.predecessor = Some(Predecessor {
+            channel,
+            metrics,
+            has_left: false,
+        });
+    }
+
+    /// Answers at the control socket from now on.
+    pub(super) fn answer_questions(&mut self) -> Result<(), Failure> {
         let clerk = Arc::clone(&self.desk);
-        let listener = sockets::listen(&self._control)?;
-        tokio::spawn(control::serve(listener, move |question| {
+        let listener = sockets::listen(&self.control)?;
+        let task = tokio::spawn(control::serve(listener, move |question| {
             let clerk = Arc::clone(&clerk);
             async move { clerk.answer(question).await }
         }));
+        self.clerk = Some(task.abort_handle());
         Ok(())
     }
 
-    /// Answers on the socket of `[metrics]`, if there is one, until what is returned is dropped.
-    pub(super) fn be_watched(
-        &self,
-        host: &mut Host<Orchestrator>,
-    ) -> Result<Option<Watching>, Failure> {
-        let Some(bound) = host.take_metrics() else {
-            return Ok(None);
+    /// Answers what monitoring asks, at this socket.
+    pub(super) fn be_watched(&mut self, bound: Option<Bound>) -> Result<(), Failure> {
+        let Some(bound) = bound else {
+            return Ok(());
+        };
+        let served = Bound {
+            name: bound.name.clone(),
+            socket: bound.socket.try_clone().map_err(|error| {
+                Failure::new(EX_OSERR, format!("[metrics] {}: {error}", bound.address))
+            })?,
+            address: bound.address.clone(),
+            file: None,
         };
         let desk: Arc<Desk> = Arc::clone(&self.desk);
-        start(bound, Orchestrator::NAME, desk).map(Some)
+        let metrics = Metrics {
+            watching: start(served, Orchestrator::NAME, desk)?,
+            bound,
+        };
+        self.metrics = Some(metrics);
+        Ok(())
     }
 
     /// A door for a bound socket, as closed as all of them are.
@@ -177,18 +216,18 @@ impl House {
         });
     }
 
-    /// Lets MTAs in and does as signals and wishes say, until told to stop.
-    pub(super) async fn serve(&mut self, host: &mut Host<Orchestrator>) {
+    /// Lets MTAs in and does as signals and wishes say, until told to stop or replaced.
+    pub(super) async fn serve(&mut self, host: &mut Host<Orchestrator>) -> Ending {
         let settled = time::timeout(SETTLE_MAX, self.supervisor.settled());
         tokio::pin!(settled);
         let mut look = time::interval(LOOK_EVERY);
         let mut advance = time::interval(ADVANCE_EVERY);
         let mut alive = time::interval(host.watchdog().unwrap_or(LOOK_EVERY));
         loop {
-            let busy = self.change.is_some();
+            let busy = self.under_way.is_some();
             tokio::select! {
                 signal = host.next_signal() => match signal {
-                    Signal::Stop => return,
+                    Signal::Stop => return self.stopped(),
                     Signal::Reload if busy => self.reload_again = true,
                     Signal::Reload => self.fulfil(Wish::of(What::Reload), host).await,
                     Signal::Report => self.report(),
@@ -196,10 +235,17 @@ impl House {
                 Some(wish) = self.wishes.recv(), if !busy => self.fulfil(wish, host).await,
                 _ = &mut settled, if !self.settled => {
                     self.settled = true;
-                    self.admit(self.admission());
-                    host.ready();
+                    self.ready(host);
                 }
-                _ = advance.tick(), if busy => self.advance(host).await,
+                said = hear(self.predecessor.as_ref()) => match said {
+                    Some(ToHeir::Go) => self.take_over(host),
+                    Some(ToHeir::Manifest(_)) => {}
+                    None if self.is_unwanted() => return Ending::Unwanted,
+                    None => self.inherit_all(),
+                },
+                _ = advance.tick(), if busy => if let Some(heir) = self.advance(host).await {
+                    return Ending::Succeeded(heir);
+                },
                 _ = look.tick() => {
                     self.supervisor.nurseries().check();
                     self.tidy();
@@ -207,6 +253,72 @@ impl House {
                 _ = alive.tick() => host.alive(),
             }
         }
+    }
+
+    fn stopped(&self) -> Ending {
+        match self.is_unwanted() {
+            true => Ending::Unwanted,
+            false => Ending::Stopped,
+        }
+    }
+
+    /// Whether somebody else still counts.
+    fn is_unwanted(&self) -> bool {
+        let predecessor = self.predecessor.as_ref();
+        predecessor.is_some_and(|predecessor| !predecessor.has_left)
+    }
+
+    /// The children have had their chance: lets MTAs in, or says that this could be done.
+    fn ready(&self, host: &Host<Orchestrator>) {
+        match &self.predecessor {
+            None => {
+                self.admit(self.admission());
+                host.ready();
+            }
+            Some(predecessor) => {
+                tracing::info!("upgrade: ready to take over");
+                // If it does not hear us it ends us.
+                let _ = predecessor.channel.send(&ToPredecessor::Ready, &[]);
+            }
+        }
+    }
+
+    /// We are the one that counts from now on.
+    fn take_over(&mut self, host: &Host<Orchestrator>) {
+        if let Err(failure) = self.answer_questions() {
+            tracing::error!("the control socket is not served: {failure}");
+        }
+        let metrics = self.predecessor.as_mut().and_then(|one| one.metrics.take());
+        if let Err(failure) = self.be_watched(metrics) {
+            tracing::error!("monitoring is not answered: {failure}");
+        }
+        self.admit(self.admission());
+        host.ready();
+        if let Some(predecessor) = &mut self.predecessor {
+            predecessor.has_left = true;
+            let _ = predecessor.channel.send(&ToPredecessor::Serving, &[]);
+        }
+    }
+
+    /// The predecessor has ended, and its last connection: what only that used is not needed.
+    fn inherit_all(&mut self) {
+        tracing::info!("upgrade: the old process has ended");
+        self.predecessor = None;
+        let unclaimed = self.supervisor.nurseries().unclaimed();
+        if unclaimed.is_empty() {
+            return;
+        }
+        for (start, running) in &unclaimed {
+            tracing::info!(child = start.name, "ended: nobody uses it any more");
+            running.group.signal(NixSignal::SIGTERM);
+            running.group.signal(NixSignal::SIGCONT);
+        }
+        tokio::spawn(async move {
+            time::sleep(LEFT_OVER_MAX).await;
+            for (_, running) in unclaimed {
+                running.group.signal(NixSignal::SIGKILL);
+            }
+        });
     }
 
     /// What doors are to do.
@@ -225,34 +337,60 @@ impl House {
     }
 
     async fn fulfil(&mut self, wish: Wish, host: &mut Host<Orchestrator>) {
-        match wish.what {
+        match &wish.what {
             What::Reload => match self.begin_reload(host).await {
-                Ok(change) => self.change = Some(change.asked_by(wish)),
+                Ok(change) => {
+                    self.under_way = Some(UnderWay::Reload(Box::new(change.asked_by(wish))))
+                }
                 Err(error) => {
-                    tracing::error!("the old configuration stays: {error}");
+                    let what = format!("the old configuration stays: {error}");
+                    tracing::error!("{what}");
                     host.reloaded();
-                    wish.answer(Answer::Error(format!(
-                        "the old configuration stays: {error}"
-                    )));
+                    wish.answer(Answer::Error(what));
                 }
             },
             What::Drain { undo } => {
-                let said = self.drain(undo);
+                let said = self.drain(*undo);
                 tracing::info!("{said}");
                 wish.answer(Answer::Done(said));
+            }
+            What::Upgrade { binary } => {
+                let binary = binary.clone();
+                match self.begin_upgrade(binary.as_deref(), wish, host) {
+                    Ok(upgrade) => self.under_way = Some(UnderWay::Upgrade(upgrade)),
+                    Err((error, wish)) => {
+                        wish.answer(Answer::Error(format!("nothing has changed: {error}")));
+                    }
+                }
             }
         }
     }
 
-    /// Looks after what is under way.
-    async fn advance(&mut self, host: &mut Host<Orchestrator>) {
-        let Some(change) = self.change.take() else {
-            return;
+    /// Looks after what is under way; who has taken our place, if somebody has.
+    async fn advance(&mut self, host: &mut Host<Orchestrator>) -> Option<Heir> {
+        self.under_way = match self.under_way.take()? {
+            UnderWay::Reload(change) => {
+                let change = self.go_on(*change, host).map(Box::new);
+                change.map(UnderWay::Reload)
+            }
+            UnderWay::Upgrade(upgrade) => match self.go_on_upgrading(upgrade, host).await {
+                Standing::UnderWay(upgrade) => Some(UnderWay::Upgrade(upgrade)),
+                Standing::Failed => None,
+                Standing::Done(heir, wish) => {
+                    // Before anybody can ask again: it is not ours to answer any more.
+                    if let Some(clerk) = &self.clerk {
+                        clerk.abort();
+                    }
+                    let said = format!("process {} has taken over", heir.pid);
+                    wish.answer(Answer::Done(said));
+                    return Some(heir);
+                }
+            },
         };
-        self.change = self.go_on(change, host);
-        if self.change.is_none() && std::mem::take(&mut self.reload_again) {
+        if self.under_way.is_none() && std::mem::take(&mut self.reload_again) {
             self.fulfil(Wish::of(What::Reload), host).await;
         }
+        None
     }
 
     fn drain(&mut self, undo: bool) -> String {
@@ -275,9 +413,11 @@ impl House {
     fn tidy(&mut self) {
         let now = Instant::now();
         let supervisor = &mut self.supervisor;
+        let predecessor = self.predecessor.is_some();
         self.retired.retain(|retired| {
             let milter = retired.generation.name();
-            let used = retired.generation.is_used();
+            // What the connections of the one before us go on with is not known here.
+            let used = retired.generation.is_used() || predecessor;
             if used && now < retired.until {
                 return true;
             }
@@ -305,10 +445,7 @@ impl House {
 
     /// Finishes messages, then children, each with its deadline; another stop signal shortens both.
     pub(super) async fn close(mut self, host: &mut Host<Orchestrator>) {
-        self.admit(Admission::Stopping);
-        for (order, _) in &self.closed {
-            order.send_replace(Admission::Stopping);
-        }
+        self.stop_connections();
         tokio::select! {
             () = async { while self.serving.join_next().await.is_some() {} } => {}
             () = another_stop(host) => {
@@ -317,6 +454,94 @@ impl House {
             }
         }
         self.supervisor.stop().await;
+    }
+
+    fn stop_connections(&self) {
+        self.admit(Admission::Stopping);
+        for (order, _) in &self.closed {
+            order.send_replace(Admission::Stopping);
+        }
+    }
+
+    /// Leaves everything to the one that has taken our place, and finishes the connections that are
+    /// open, for as long as they may take. So do those before us, for whom we wait: who comes after
+    /// us takes our end for the end of all of them.
+    pub(super) async fn leave(mut self, heir: Heir, host: &mut Host<Orchestrator>) {
+        self.control.leave();
+        if let Some(Metrics { bound, watching }) = self.metrics.take() {
+            drop(watching);
+            bound.leave();
+        }
+        for generation in std::mem::take(&mut self.milters).into_values() {
+            generation.leave();
+        }
+        for (_, door) in std::mem::take(&mut self.doors) {
+            self.closed.push((door.hand_over(), Instant::now()));
+        }
+        self.supervisor.release().await;
+        tracing::info!(
+            heir = heir.pid,
+            "upgrade: replaced; open connections are finished here"
+        );
+        let stop = || {
+            for (order, _) in &self.closed {
+                order.send_replace(Admission::Stopping);
+            }
+        };
+        let handover = self.settings.supervisor.handover_timeout.get();
+        let predecessor = self.predecessor.take();
+        let ended = async {
+            while self.serving.join_next().await.is_some() {}
+            if predecessor.is_some() {
+                while hear(predecessor.as_ref()).await.is_some() {}
+            }
+        };
+        tokio::pin!(ended);
+        tokio::select! {
+            () = &mut ended => return,
+            () = time::sleep(handover) => {
+                tracing::warn!("connections have stayed for too long after an upgrade");
+            }
+            () = another_stop(host) => {}
+        }
+        stop();
+        tokio::select! {
+            () = &mut ended => {}
+            () = another_stop(host) => {}
+        }
+        // Whoever took over is told by our end.
+        drop(heir.channel);
+    }
+
+    /// Ends without having been anything; all that runs belongs to somebody else.
+    pub(super) async fn give_up(mut self) {
+        tracing::warn!("upgrade: not wanted any more");
+        let metrics = self.predecessor.take().and_then(|one| one.metrics);
+        if let Some(bound) = metrics {
+            bound.leave();
+        }
+        self.control.leave();
+        for generation in std::mem::take(&mut self.milters).into_values() {
+            generation.leave();
+        }
+        for (_, door) in std::mem::take(&mut self.doors) {
+            drop(door.hand_over());
+        }
+        self.supervisor.release().await;
+    }
+}
+
+/// What the predecessor says: `None` when it has ended, and never where there is none.
+async fn hear(predecessor: Option<&Predecessor>) -> Option<ToHeir> {
+    let Some(predecessor) = predecessor else {
+        return std::future::pending().await;
+    };
+    match predecessor.channel.receive().await {
+        Ok(said) => said.map(|(said, _)| said),
+        Err(error) => {
+            tracing::warn!(%error, "the old process is not understood");
+            None
+        }
     }
 }
 

@@ -54,11 +54,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What a nursery is asked for.
-    fn start(&self, name: &str, with_socket: bool) -> Start {
+    /// What a nursery is asked for. Whoever takes over finds the child by its name and place: for a
+    /// while there may be two of one name.
+    fn start(&self, member: &Member, with_socket: bool) -> Start {
         let socket = with_socket.then(|| spawn::LISTEN_FDNAME.to_owned());
         Start {
-            name: name.to_owned(),
+            name: format!("{} at {}", member.name, member.address),
             role: Role::Filter,
             command: self.command.clone(),
             environment: self.environment.clone(),
@@ -183,11 +184,10 @@ impl Keeper {
 
     /// Starts the child, or goes on with the one that an orchestrator before us has left.
     fn begin(&mut self) {
-        let name = &self.member.name;
-        let wanted = self.plan.start(name, self.listener.is_some());
-        let reports = self.reports.clone();
-        let Some((start, running)) = self.nurseries.adopt(&self.plan.identity, name, reports)
-        else {
+        let wanted = self.plan.start(&self.member, self.listener.is_some());
+        let (identity, reports) = (&self.plan.identity, self.reports.clone());
+        let adopted = self.nurseries.adopt(identity, &wanted.name, reports);
+        let Some((start, running)) = adopted else {
             self.happen(Event::Start);
             return;
         };
@@ -268,7 +268,7 @@ impl Keeper {
 
     fn spawn(&mut self) {
         self.vitals.count_start();
-        let start = self.plan.start(&self.member.name, self.listener.is_some());
+        let start = self.plan.start(&self.member, self.listener.is_some());
         self.nurseries.start(
             &self.plan.identity,
             start,

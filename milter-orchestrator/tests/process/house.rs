@@ -147,6 +147,15 @@ impl House {
         }
     }
 
+    /// Those processes of this house that are orchestrators: after an upgrade there may be several.
+    pub(crate) fn orchestrators(&self) -> Vec<i32> {
+        let is_one = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.ends_with(b"\0run\0") && !line.windows(12).any(|word| word == b"\0child-exec\0")
+        };
+        self.inhabitants().into_iter().filter(is_one).collect()
+    }
+
     /// All processes of this house that still run, the orchestrator included.
     pub(crate) fn inhabitants(&self) -> Vec<i32> {
         inhabitants(self.path())
@@ -157,6 +166,9 @@ impl Drop for House {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        for successor in self.orchestrators() {
+            send(successor, Signal::SIGKILL);
+        }
         let path = self.directory.path();
         let gone = within_patience(|| inhabitants(path).is_empty());
         for left in inhabitants(path) {

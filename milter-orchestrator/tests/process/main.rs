@@ -21,5 +21,8 @@ mod seen;
 #[cfg(test)]
 mod supervision;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod users;
+#[cfg(test)]
 mod watched;

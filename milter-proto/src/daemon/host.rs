@@ -4,6 +4,7 @@
 //! orchestrator) takes the sockets and asks for signals one by one.
 
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Host<P: Program> {
     log: log::Handle,
     bound: Vec<Bound>,
     metrics: Option<Bound>,
+    /// The socket to the process whose place we take.
+    pub(crate) predecessor: Option<OwnedFd>,
     signals: mpsc::Receiver<Signal>,
     notifier: Notifier,
     program: PhantomData<P>,
@@ -47,6 +50,7 @@ impl<P: Program> Host<P> {
             log,
             bound,
             metrics,
+            predecessor: None,
             signals,
             notifier,
             program: PhantomData,
@@ -70,6 +74,12 @@ impl<P: Program> Host<P> {
     #[must_use]
     pub fn take_metrics(&mut self) -> Option<Bound> {
         self.metrics.take()
+    }
+
+    /// Takes the socket to the process whose place we take, where there is one.
+    #[must_use]
+    pub fn take_predecessor(&mut self) -> Option<OwnedFd> {
+        self.predecessor.take()
     }
 
     /// The next signal. Cancelling loses none.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use listenfd::ListenFd;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind,
     connect, getsockopt, listen, setsockopt, socket, sockopt,
@@ -59,9 +60,14 @@ pub struct SocketFile {
     identity: (u64, u64),
 }
 
-/// The sockets of `listeners`, inherited ones first.
-pub(crate) fn all(listeners: &[Listener]) -> Result<Vec<Bound>, Failure> {
+/// The name of the socket over which a process talks to the one that takes its place. Where it is
+/// handed over, others go by their names alone.
+pub const PREDECESSOR: &str = "predecessor";
+
+/// The sockets of `listeners`, inherited ones first, and the one to a predecessor.
+pub(crate) fn all(listeners: &[Listener]) -> Result<(Vec<Bound>, Option<OwnedFd>), Failure> {
     let mut inherited = Inherited::from_env();
+    let predecessor = inherited.predecessor()?;
     let bound = listeners
         .iter()
         .enumerate()
@@ -73,7 +79,7 @@ pub(crate) fn all(listeners: &[Listener]) -> Result<Vec<Bound>, Failure> {
         )
         .collect::<Result<Vec<_>, Failure>>()?;
     inherited.warn_of_rest();
-    Ok(bound)
+    Ok((bound, predecessor))
 }
 
 fn in_section(failure: Failure, listener: &Listener) -> Failure {
@@ -124,6 +130,19 @@ impl Inherited {
         }
     }
 
+    fn predecessor(&mut self) -> Result<Option<OwnedFd>, Failure> {
+        let slot = self.names.iter().position(|name| name == PREDECESSOR);
+        let Some(slot) = slot.filter(|slot| *slot < self.sockets.len()) else {
+            return Ok(None);
+        };
+        self.taken.push(slot);
+        let what = "socket to a predecessor";
+        let socket = self
+            .sockets
+            .take_custom(slot, libc::AF_UNIX, libc::SOCK_SEQPACKET, what);
+        socket.map_err(|error| Failure::new(EX_OSERR, format!("inherited socket: {error}")))
+    }
+
     /// The one for `listener`, which is the `index`th of `all`: by name, or by order where no name
     /// is known.
     fn take(
@@ -133,7 +152,9 @@ impl Inherited {
         all: &[Listener],
     ) -> Result<Option<Bound>, Failure> {
         let named = self.names.iter().position(|name| *name == listener.name);
-        let any_named = all.iter().any(|other| self.names.contains(&other.name));
+        let is_named =
+            |name: &String| *name == PREDECESSOR || all.iter().any(|one| one.name == *name);
+        let any_named = self.names.iter().any(is_named);
         let slot = match (named, any_named) {
             (Some(slot), _) => slot,
             (None, true) => return Ok(None),
@@ -211,6 +232,39 @@ impl Socket {
 }
 
 impl Bound {
+    /// A socket that listens already, at `address`; its file is ours from now on.
+    #[must_use]
+    pub fn taken_over(name: &str, address: &Address, socket: OwnedFd) -> Self {
+        let (socket, file) = match address {
+            Address::Inet { .. } => (Socket::Tcp(socket.into()), None),
+            Address::Unix(path) => (Socket::Unix(socket.into()), Some(SocketFile::adopt(path))),
+        };
+        Self {
+            name: name.to_owned(),
+            socket,
+            address: address.to_string(),
+            file,
+        }
+    }
+
+    /// Closes the socket and leaves its file to another process.
+    pub fn leave(self) {
+        if let Some(file) = self.file {
+            file.leave();
+        }
+    }
+
+    /// A duplicate of the socket, to be given away.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(match self.socket.try_clone()? {
+            Socket::Tcp(tcp) => tcp.into(),
+            Socket::Unix(unix) => unix.into(),
+        })
+    }
+
     /// The socket as part of the runtime that this is called in, and the file to keep as long.
     ///
     /// # Errors

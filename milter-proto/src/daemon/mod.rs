@@ -42,7 +42,7 @@ pub use args::command_line;
 pub use config::{Common, ConfigError};
 pub use exit::Failure;
 pub use host::Host;
-pub use listen::{Bound, Socket, SocketFile, bind_one};
+pub use listen::{Bound, PREDECESSOR, Socket, SocketFile, bind_one};
 pub use log::{ESCAPED_MAX, Escaped, escaped};
 pub use privileges::{become_user, current_user};
 pub use signals::Signal;
@@ -75,11 +75,13 @@ pub trait Program: Sized + Send + Sync + 'static {
     fn prepare(settings: Self::Settings) -> Result<Self, ConfigError>;
 
     /// What must be done with the rights that we were started with: called once, when the sockets
-    /// are bound, before root is given up and before there is a runtime or a second thread.
+    /// are bound, before root is given up and before there is a runtime or a second thread. `succeeds`: another process
+    /// of ours runs, whose place we take.
     ///
     /// # Errors
     /// Whatever should end the program.
-    fn furnish(&mut self) -> Result<(), Failure> {
+    fn furnish(&mut self, succeeds: bool) -> Result<(), Failure> {
+        let _ = succeeds;
         Ok(())
     }
 

@@ -93,9 +93,9 @@ fn live<P: Program>(
 ) -> Result<(), Failure> {
     let signals = signals::catch()?;
     let listeners = common.listeners.iter().chain(&common.metrics).cloned();
-    let bound = listen::all(&listeners.collect::<Vec<_>>())?;
+    let (bound, predecessor) = listen::all(&listeners.collect::<Vec<_>>())?;
     let notifier = Notifier::from_env();
-    program.furnish()?;
+    program.furnish(predecessor.is_some())?;
     privileges::settle(&common)?;
     // A thread of its own, so not before all that must be done with a single one.
     log.let_go();
@@ -103,7 +103,8 @@ fn live<P: Program>(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(EX_OSERR, format!("no runtime: {error}")))?;
-    let host = Host::new(source, common, log, bound, signals, notifier);
+    let mut host = Host::new(source, common, log, bound, signals, notifier);
+    host.predecessor = predecessor;
     let outcome = runtime.block_on(program.run(host));
     // What still blocks a worker now is not waited for: the deadline has passed.
     runtime.shutdown_background();

@@ -293,8 +293,12 @@ impl Brood {
 
     /// Kills everybody and waits for them.
     pub(super) fn end(mut self) {
-        self.children
-            .retain(|_, child| child.start.role == Role::Filter);
+        let children = std::mem::take(&mut self.children).into_iter();
+        let (heirs, children): (Vec<_>, Vec<_>) =
+            children.partition(|(_, child)| child.start.role == Role::Heir);
+        self.children = children.into_iter().collect();
+        let heirs = heirs.iter().map(|(_, heir)| heir.pid.as_raw());
+        let spared: BTreeSet<i32> = heirs.chain(self.bred.iter().copied()).collect();
         for child in self.children.values() {
             let _ = killpg(child.pid, Signal::SIGKILL);
         }
@@ -304,7 +308,7 @@ impl Brood {
         // Those who had left their group are ours by now, and their children will be.
         loop {
             let strays: Vec<Pid> = our_children()
-                .filter(|pid| !self.bred.contains(&pid.as_raw()))
+                .filter(|pid| !spared.contains(&pid.as_raw()))
                 .collect();
             if strays.is_empty() {
                 return;

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use super::channel::{Channel, Watched};
-use super::message::{ChildId, End, Identity, Report, Request, Start};
+use super::message::{ChildId, End, Identity, Report, Request, Role, Start};
 use super::serve;
 use crate::supervisor::spawn::{self, Group, Running, StartError};
 
@@ -69,6 +69,12 @@ impl Cradle {
             spare: None,
             process: Some(process),
         })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// One that another orchestrator shares with us.
@@ -359,7 +365,8 @@ impl Home {
                 if let Some(kin) = inner.children.get_mut(&id) {
                     kin.pid = Some(pid);
                     let _ = kin.reports.send(spawn::Report::Started(running));
-                } else {
+                } else if start.role == Role::Filter {
+                    // An orchestrator looks after itself: it may be us.
                     inner.foundlings.insert(id, Foundling { start, running });
                 }
             }
