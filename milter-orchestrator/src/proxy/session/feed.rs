@@ -219,7 +219,7 @@ impl Session {
         };
         let next = Position::Rcpt(number + 1);
         let unwanted = recipient.rejected && !self.children[index].has(Steps::RCPT_REJECTED);
-        if recipient.refused || unwanted {
+        if recipient.refused || recipient.unrouted || unwanted {
             return Move::Pass(next);
         }
         // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so. Once

@@ -217,9 +217,9 @@ impl Session {
 
     /// Lets go of filters that no message of this client can go through.
     pub(super) fn part_with_others(&mut self) {
-        for (index, child) in self.children.iter_mut().enumerate() {
-            if !self.order.contains(&index) {
-                child.leave();
+        for index in 0..self.children.len() {
+            if !self.order.contains(&index) && !self.is_awaited(index) {
+                self.children[index].leave();
             }
         }
     }

@@ -209,14 +209,14 @@ impl Session {
             }
             (Verdict::Continue, _) => {}
             (Verdict::Accept, _) => part.state = State::Done,
+            // The message goes through it for the sake of other recipients: about this one it is
+            // not asked, wherever it stands among them.
+            (_, Some(_)) if !has_say => {}
             (verdict, Some(number)) if in_question == Some(asked.at) => {
                 part.refused_rcpt = Some((number, verdict));
             }
             (_, Some(_)) if part.replayed => return Err(ChildError::Contradiction),
-            // Told late, it refuses a recipient that the MTA has taken, and whose route has no
-            // place for it: it has no say there.
-            (_, Some(_)) if !has_say => {}
-            // Where it has one, nothing is let through against its word.
+            // Told late, it refuses what the MTA has taken: nothing passes against its word.
             (verdict, Some(_)) => {
                 part.edits.clear();
                 part.state = State::Refused(plan::held(verdict));

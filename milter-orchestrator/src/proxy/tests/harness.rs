@@ -78,6 +78,7 @@ pub(super) struct Filter {
     shadow: bool,
     pool: usize,
     untried: bool,
+    condition: Condition,
 }
 
 impl Filter {
@@ -98,12 +99,19 @@ impl Filter {
             shadow: false,
             pool: 0,
             untried: false,
+            condition: Condition::default(),
         }
     }
 
     /// Nothing is known yet of how it answers. The others have shown that they keep step.
     pub(super) fn untried(mut self) -> Self {
         self.untried = true;
+        self
+    }
+
+    /// It sees only such messages.
+    pub(super) fn when(mut self, condition: Condition) -> Self {
+        self.condition = condition;
         self
     }
 
@@ -192,7 +200,7 @@ impl Filter {
             on_failure: self.on_failure,
             timeouts: self.timeouts,
             shadow: self.shadow,
-            condition: Condition::default(),
+            condition: self.condition.clone(),
             pool: self.pool,
             health: Arc::new(health),
         })
@@ -247,6 +255,35 @@ impl Stage {
         change: impl FnOnce(&mut Limits),
     ) -> Self {
         Self::build(segments, false, change)
+    }
+
+    /// Filters in chains of several routes: of each its name, what must hold, and the numbers of the
+    /// filters in its segments.
+    pub(super) fn routed(
+        filters: Vec<Filter>,
+        routes: Vec<(&str, Condition, Vec<Vec<usize>>)>,
+    ) -> Self {
+        let mut stage = Self::new(Vec::new());
+        for filter in filters {
+            stage.start(filter);
+        }
+        let route = |(name, condition, segments): (&str, Condition, Vec<Vec<usize>>)| {
+            let member = |number: usize| Arc::clone(&stage.members[number]);
+            let group = |group: Vec<usize>| group.into_iter().map(member).collect();
+            Route {
+                condition,
+                chain: Arc::new(Chain {
+                    name: name.to_owned(),
+                    segments: segments.into_iter().map(group).collect(),
+                    strict: false,
+                }),
+            }
+        };
+        let routes = Routes {
+            routes: routes.into_iter().map(route).collect(),
+        };
+        stage.proxy = Proxy::new("test", Arc::new(routes), Limits::default());
+        stage
     }
 
     fn build(segments: Vec<Vec<Filter>>, strict: bool, change: impl FnOnce(&mut Limits)) -> Self {

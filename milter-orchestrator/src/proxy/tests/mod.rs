@@ -9,6 +9,7 @@ mod message;
 mod negotiation;
 mod pool;
 mod random;
+mod routes;
 mod schedule;
 mod verdicts;
 mod whole;
