@@ -20,7 +20,7 @@ use milter_proto::daemon::{CommandContext, Failure, Host, Program};
 
 use self::handover::Heritage;
 use self::house::{Ending, House};
-use crate::blueprint::{self, Blueprint};
+use crate::blueprint::{self, Blueprint, Known, commands};
 use crate::commands::Command;
 use crate::config::Settings;
 use crate::supervisor::nursery::Cradle;
@@ -68,11 +68,19 @@ impl Program for Orchestrator {
             .watched(&settings.metrics)
     }
 
+    fn survey(settings: &Settings) -> Vec<ConfigError> {
+        let drawn = blueprint::survey(settings, &Known::new());
+        let mut mistakes = drawn.err().unwrap_or_default();
+        mistakes.extend(commands::check(settings));
+        mistakes
+    }
+
+    fn warnings(&self) -> Vec<ConfigError> {
+        self.blueprint.warnings.clone()
+    }
+
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {
         let blueprint = blueprint::draw(&settings)?;
-        for warning in &blueprint.warnings {
-            tracing::warn!("{}", warning.message);
-        }
         Ok(Self {
             settings,
             blueprint,

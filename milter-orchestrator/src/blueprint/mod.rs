@@ -5,6 +5,7 @@
 //! and still odd becomes a warning.
 
 mod children;
+pub(crate) mod commands;
 mod conditions;
 mod limits;
 mod listeners;

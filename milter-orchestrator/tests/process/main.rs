@@ -10,6 +10,7 @@ mod filter;
 mod house;
 #[cfg(test)]
 mod lifetime;
+mod mistakes;
 #[cfg(test)]
 mod mta;
 #[cfg(test)]

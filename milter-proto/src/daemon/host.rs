@@ -168,7 +168,9 @@ impl<P: Program> Host<P> {
 
 fn prepare_again<P: Program>(path: &Path) -> Result<(Common, P), Failure> {
     let source = Source::read::<P>(path)?;
-    let settings = source.settings::<P>()?;
-    let common = P::common(&settings);
-    Ok((common, source.prepare::<P>(settings)?))
+    let program = source.program::<P>()?;
+    for remark in source.remarks(&program) {
+        tracing::warn!("{remark}");
+    }
+    Ok((P::common(&source.settings::<P>()?), program))
 }

@@ -67,6 +67,17 @@ pub trait Program: Sized + Send + Sync + 'static {
     /// What the start-up needs of the settings: [`Common::filter`] or [`Common::process`].
     fn common(settings: &Self::Settings) -> Common;
 
+    /// Everything that is wrong with settings, of which [`Self::prepare`] tells the first only;
+    /// opens no port. A program with few settings leaves it to that.
+    fn survey(_: &Self::Settings) -> Vec<ConfigError> {
+        Vec::new()
+    }
+
+    /// What of the settings is legal and still odd, with the dotted path of the key.
+    fn warnings(&self) -> Vec<ConfigError> {
+        Vec::new()
+    }
+
     /// Turns settings into the program: checks what the types cannot, reads keys and tables, opens
     /// no port. Called before root is given up, and again at each reload, then without root.
     ///

@@ -61,7 +61,11 @@ fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<ExitCode, Fa
 /// The daemon. Mistakes in the configuration are told as `check` tells them.
 fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Failure> {
     let source = Source::read::<P>(path)?;
-    let settings = source.settings::<P>()?;
+    let settings = match source.settings::<P>() {
+        Ok(settings) => settings,
+        // What is wrong with the meaning of the rest belongs to it.
+        Err(failure) => return Err(source.program::<P>().err().unwrap_or(failure)),
+    };
     let common = P::common(&settings);
     let log = log::start(P::NAME, &common.log, log_level);
     let version = env!("CARGO_PKG_VERSION");
@@ -69,7 +73,10 @@ fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Fa
     if let Some(warning) = source.warnings() {
         warn!("{warning}");
     }
-    let program = source.prepare::<P>(settings)?;
+    let program = source.program::<P>()?;
+    for remark in source.remarks(&program) {
+        warn!("{remark}");
+    }
     let code = match live(program, &source, common, log.clone()) {
         Ok(()) => {
             info!("{} ends", P::NAME);
@@ -114,11 +121,13 @@ fn live<P: Program>(
 /// `check`: all that can be known without opening a socket.
 fn check<P: Program>(path: &Path, print_it: bool) -> Result<ExitCode, Failure> {
     let source = Source::read::<P>(path)?;
-    let settings = source.settings::<P>()?;
     if let Some(warning) = source.warnings() {
         warn!("{warning}");
     }
-    source.prepare::<P>(settings)?;
+    let program = source.program::<P>()?;
+    for odd in source.oddities(&program) {
+        warn!("{odd}");
+    }
     if print_it {
         return print(&config::effective::<P>(&source)?);
     }
@@ -167,8 +176,7 @@ impl<P: Program> CommandContext<'_, P> {
     /// # Errors
     /// As [`Self::settings`], and when the program refuses them.
     pub fn prepare(&self) -> Result<P, Failure> {
-        let source = self.source()?;
-        source.prepare::<P>(source.settings::<P>()?)
+        self.source()?.program::<P>()
     }
 
     fn source(&self) -> Result<Source, Failure> {

@@ -5,11 +5,9 @@
 use super::{Common, ConfigError, Server};
 use crate::daemon::{Failure, privileges};
 
-/// The first mistake.
-pub(crate) fn sections(common: &Common) -> Result<(), ConfigError> {
-    if let Some(server) = &common.server {
-        check_limits(server)?;
-    }
+/// Every mistake.
+pub(super) fn sections(common: &Common) -> Vec<ConfigError> {
+    let mut mistakes = common.server.as_ref().map_or_else(Vec::new, limits);
     let section = match common.server {
         Some(_) => "server",
         None => "process",
@@ -19,23 +17,27 @@ pub(crate) fn sections(common: &Common) -> Result<(), ConfigError> {
         move |failure: Failure| ConfigError::at(path, failure.message)
     };
     if let Some(user) = &common.user {
-        privileges::user(user).map_err(refused(section, "user"))?;
+        let known = privileges::user(user).map_err(refused(section, "user"));
+        mistakes.extend(known.err());
     }
     if let Some(group) = &common.group {
-        privileges::group(group).map_err(refused(section, "group"))?;
+        let known = privileges::group(group).map_err(refused(section, "group"));
+        mistakes.extend(known.err());
     }
     for listener in &common.listeners {
         if let Some(group) = &listener.group {
-            privileges::group(group).map_err(refused(&listener.section, "group"))?;
+            let known = privileges::group(group).map_err(refused(&listener.section, "group"));
+            mistakes.extend(known.err());
         }
     }
-    Ok(())
+    mistakes
 }
 
-fn check_limits(server: &Server) -> Result<(), ConfigError> {
+fn limits(server: &Server) -> Vec<ConfigError> {
+    let mut mistakes = Vec::new();
     if server.max_connections == 0 {
         let path = "server.max_connections";
-        return Err(ConfigError::at(path, "0 lets nobody in"));
+        mistakes.push(ConfigError::at(path, "0 lets nobody in"));
     }
     for (key, time) in [
         ("idle_timeout", server.idle_timeout),
@@ -45,8 +47,8 @@ fn check_limits(server: &Server) -> Result<(), ConfigError> {
     ] {
         if time.get().is_zero() {
             let path = format!("server.{key}");
-            return Err(ConfigError::at(path, "in no time nothing can be done"));
+            mistakes.push(ConfigError::at(path, "in no time nothing can be done"));
         }
     }
-    Ok(())
+    mistakes
 }

@@ -9,13 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use toml::Table;
-use toml::de::{DeTable, Deserializer};
-
 use super::mistake::Mistake;
-use super::outline::Outline;
-use super::{ConfigError, check, overlay};
 use crate::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_NOPERM};
 use crate::daemon::{Failure, Program};
 
@@ -72,30 +66,6 @@ impl Source {
         }
     }
 
-    /// The settings that are written, over the defaults of the program.
-    pub(crate) fn settings<P: Program>(&self) -> Result<P::Settings, Failure> {
-        let outline = Outline::of::<P::Settings>();
-        self.typed::<P>(&outline)
-            .and_then(|()| self.merged::<P>(&outline))
-            .map_err(|mistake| self.failure(&mistake))
-    }
-
-    /// The program that the settings make; nothing is opened but what [`Program::prepare`] reads.
-    pub(crate) fn prepare<P: Program>(&self, settings: P::Settings) -> Result<P, Failure> {
-        check::sections(&P::common(&settings))
-            .and_then(|()| P::prepare(settings))
-            .map_err(|error| self.refusal(&error))
-    }
-
-    /// A [`ConfigError`] with its line.
-    pub(crate) fn refusal(&self, error: &ConfigError) -> Failure {
-        let mistake = match DeTable::parse(&self.text) {
-            Ok(document) => Mistake::of_meaning(error, document.get_ref()),
-            Err(syntax) => Mistake::of_syntax(&syntax),
-        };
-        self.failure(&mistake)
-    }
-
     /// The text of the file.
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -115,29 +85,6 @@ impl Source {
                 self.mode & 0o7777
             )
         })
-    }
-
-    /// Reads the text with the settings' own types, for errors that know their place.
-    fn typed<P: Program>(&self, outline: &Outline) -> Result<(), Mistake> {
-        let document = DeTable::parse(&self.text).map_err(|error| Mistake::of_syntax(&error))?;
-        P::Settings::deserialize(Deserializer::from(document.clone()))
-            .map(drop)
-            .map_err(|error| Mistake::of_types(&error, document.get_ref(), outline))
-    }
-
-    /// The settings, each key that is not written having the program's default.
-    fn merged<P: Program>(&self, outline: &Outline) -> Result<P::Settings, Mistake> {
-        let effective = self.effective::<P>(outline)?;
-        P::Settings::deserialize(effective).map_err(|error| Mistake::new(error.message(), None))
-    }
-
-    /// The file over the defaults, as a table.
-    pub(crate) fn effective<P: Program>(&self, outline: &Outline) -> Result<Table, Mistake> {
-        let written: Table =
-            toml::from_str(&self.text).map_err(|error| Mistake::of_syntax(&error))?;
-        let defaults = Table::try_from(P::Settings::default())
-            .map_err(|error| Mistake::new(format!("the defaults are not TOML: {error}"), None))?;
-        Ok(overlay::lay(defaults, written, outline.root()))
     }
 
     pub(crate) fn failure(&self, mistake: &Mistake) -> Failure {

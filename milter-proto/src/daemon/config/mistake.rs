@@ -59,7 +59,10 @@ impl Mistake {
         };
         let path = place::path_at(document, &span);
         if message.starts_with("unknown field") {
-            return unknown_key(&path, span, outline);
+            let expected = message
+                .split_once("expected one of ")
+                .map(|(_, known)| known);
+            return unknown_key(&path, span, outline, expected);
         }
         let node = outline.at(path.iter().map(String::as_str));
         let Some(node) = node else {
@@ -84,7 +87,16 @@ impl Mistake {
     /// The whole of it in several lines, as a compiler would put it. `path` is the file, `text`
     /// what it holds.
     pub(crate) fn render(&self, path: &str, text: &str) -> String {
-        let title = Level::ERROR.no_name().primary_title(&self.message);
+        self.render_at(Level::ERROR.no_name(), path, text)
+    }
+
+    /// The same of what is odd and no mistake.
+    pub(crate) fn render_as_warning(&self, path: &str, text: &str) -> String {
+        self.render_at(Level::WARNING.no_name(), path, text)
+    }
+
+    fn render_at(&self, level: Level<'_>, path: &str, text: &str) -> String {
+        let title = level.primary_title(&self.message);
         let report = match &self.span {
             Some(span) => title.element(
                 Snippet::source(text)
@@ -124,7 +136,7 @@ fn within(span: &Span, text: &str) -> Span {
 
 /// A key that nobody knows: the nearest known one, the section where it belongs, or all that there
 /// are.
-fn unknown_key(path: &[String], span: Span, outline: &Outline) -> Mistake {
+fn unknown_key(path: &[String], span: Span, outline: &Outline, expected: Option<&str>) -> Mistake {
     let (key, above) = path
         .split_last()
         .map_or(("", &[][..]), |(key, above)| (key, above));
@@ -136,7 +148,8 @@ fn unknown_key(path: &[String], span: Span, outline: &Outline) -> Mistake {
         .at(above.iter().map(String::as_str))
         .map(Node::shape);
     let Some(Shape::Struct(known)) = known else {
-        return Mistake::new(message, Some(span));
+        let known = expected.map(|known| format!("known are: {}", known.replace('`', "")));
+        return Mistake::new(message, Some(span)).help(known);
     };
     let names = || known.keys().map(String::as_str);
     let help = nearest(key, names())

@@ -12,6 +12,7 @@ mod place;
 mod quantity;
 mod secret;
 mod sections;
+mod survey;
 
 #[cfg(test)]
 mod tests;

@@ -186,7 +186,7 @@ impl Program for Sample {
 
 fn load(text: &str) -> Result<Settings, Failure> {
     let source = Source::of_text("sample.toml", text);
-    source.prepare::<Sample>(source.settings::<Sample>()?)?;
+    source.program::<Sample>()?;
     source.settings::<Sample>()
 }
 
