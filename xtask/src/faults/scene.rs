@@ -30,6 +30,8 @@ const START: Duration = Duration::from_secs(60);
 const LISTEN_FDS_START: i32 = 3;
 /// The name of the listener in the configuration.
 const LISTENER: &str = "inbound";
+/// Bytes of an answer over HTTP at most.
+const ANSWER_MAX: u64 = 1 << 20;
 /// The offer of an MTA: version 6, everything.
 pub(super) const OFFER: [u8; 17] = [
     0, 0, 0, 13, b'O', 0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff,
@@ -44,8 +46,6 @@ pub(super) struct Cast {
     pub(super) role: Role,
     /// Further lines of its section.
     pub(super) settings: String,
-    /// What is run in front of its command and becomes it.
-    pub(super) wrapper: Vec<String>,
 }
 
 /// What a filter is.
@@ -74,7 +74,6 @@ impl Cast {
             name,
             role: Role::Scripted(arguments.collect()),
             settings: String::new(),
-            wrapper: Vec::new(),
         }
     }
 
@@ -84,7 +83,6 @@ impl Cast {
             name,
             role,
             settings: String::new(),
-            wrapper: Vec::new(),
         }
     }
 
@@ -92,12 +90,6 @@ impl Cast {
     pub(super) fn with(mut self, line: &str) -> Self {
         self.settings += line;
         self.settings.push('\n');
-        self
-    }
-
-    /// The same behind another program.
-    pub(super) fn behind(mut self, wrapper: &[&str]) -> Self {
-        self.wrapper = wrapper.iter().map(|one| (*one).to_owned()).collect();
         self
     }
 
@@ -174,6 +166,7 @@ impl Plan {
         }
         text += &format!(
             "[control]\nsocket = \"unix:{at}/state/control\"\n\
+             [metrics]\nsocket = \"unix:{at}/state/metrics\"\n\
              [supervisor]\ndirectory = \"{at}/state/children\"\n\
              [listen.inbound]\nsocket = \"{}\"\n",
             self.listen.as_ref().unwrap_or(&office.site.listen)
@@ -223,7 +216,6 @@ impl Plan {
                 words
             }
         };
-        let words: Vec<&String> = cast.wrapper.iter().chain(&words).collect();
         format!("command = {words:?}")
     }
 }
@@ -248,13 +240,18 @@ impl<'a> Scene<'a> {
     /// The same, waiting until mail can be let in, whatever the filters do.
     pub(super) fn start_anyhow(office: &'a Office, plan: &Plan) -> Result<Self> {
         let mut scene = Self::launch(office, plan, None)?;
-        let listen = plan.port(office)?;
-        let listens = "the orchestrator listens";
-        office.interrupt.until(listens, START, || {
-            scene.orchestrator.must_run()?;
-            Ok(TcpStream::connect(listen).is_ok())
-        })?;
+        scene.listening(plan)?;
         Ok(scene)
+    }
+
+    /// Waits until mail is let in.
+    pub(super) fn listening(&mut self, plan: &Plan) -> Result<()> {
+        let listen = plan.port(self.office)?;
+        let listens = "the orchestrator listens";
+        self.office.interrupt.until(listens, START, || {
+            self.orchestrator.must_run()?;
+            Ok(TcpStream::connect(listen).is_ok())
+        })
     }
 
     /// Starts on a socket that is held by us, as by systemd, and waits for nothing.
@@ -262,7 +259,8 @@ impl<'a> Scene<'a> {
         Self::launch(office, plan, Some(held.as_fd().try_clone_to_owned()?))
     }
 
-    fn launch(office: &'a Office, plan: &Plan, held: Option<OwnedFd>) -> Result<Self> {
+    /// Starts it, on a socket where one is held for it, and waits for nothing.
+    pub(super) fn launch(office: &'a Office, plan: &Plan, held: Option<OwnedFd>) -> Result<Self> {
         let file = write(office, plan)?;
         let program = office.site.binary("milter-orchestrator");
         let mut command = match plan.wrapper.split_first() {
@@ -339,6 +337,11 @@ impl<'a> Scene<'a> {
         workspace::output(command.arg("--config").arg(&self.file).args(words))
     }
 
+    /// Has it read its configuration again; an error when it does not like it.
+    pub(super) fn reload(&self) -> Result<()> {
+        self.tell(&["reload"]).map(drop)
+    }
+
     /// The filters.
     pub(super) fn filters(&self) -> Result<Vec<Filter>> {
         read_status(&self.status()?).context("status --json is not as expected")
@@ -373,17 +376,14 @@ impl<'a> Scene<'a> {
         restarts.with_context(|| format!("status says nothing of restarts of {name}"))
     }
 
-    /// Waits until a filter is shown as one that does not work; how long that took.
-    pub(super) fn shown_broken(&self, name: &str, limit: Duration) -> Result<Duration> {
-        let begun = Instant::now();
-        let what = format!("{name} is shown as broken");
-        self.office.interrupt.until(&what, limit, || {
-            let status = self.status()?;
-            let filters = status["milters"].as_array().context("no milters")?;
-            let filter = filters.iter().find(|filter| filter["name"] == name);
-            Ok(filter.is_some_and(|filter| filter["readiness"] == "open"))
-        })?;
-        Ok(begun.elapsed())
+    /// Asks for `/readyz`.
+    pub(super) fn readyz(&self) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(self.file.with_file_name("state").join("metrics"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Where a filter listens.

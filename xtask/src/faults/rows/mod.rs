@@ -1,6 +1,7 @@
 //! The table of faults. A new one is a function that injects it, and a row here.
 
 mod calls;
+mod change;
 mod filter;
 mod scarce;
 mod whole;
@@ -142,6 +143,20 @@ pub(super) static TABLE: &[Fault] = &[
         ],
         tools: &[],
         inject: whole::kill_orchestrator,
+    },
+    Fault {
+        name: "reload",
+        what: "100 reloads, 20 of them with broken files",
+        limits: &[
+            at_least("good", 80.0),
+            at_least("kept", 20.0),
+            at_least("advised", 20.0),
+            at_most("deferred", 0.0),
+            at_most("lost", 0.0),
+            at_most("unseen", 0.0),
+        ],
+        tools: &[],
+        inject: change::reload,
     },
     Fault {
         name: "descriptors",

@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FLOOD: usize = 100;
 /// The word that makes a filter take memory without end.
 const HOARD: &str = "ENDLESS-MEMORY";
-/// Bytes of address space that such a filter gets.
-const MEMORY: &str = "--as=600000000";
+/// So much such a filter gets.
+const MEMORY: &str = "memory = \"600MB\"";
 /// The disk that a spool fills at once.
 const DISK: &str = "size=64k,mode=1777";
 
@@ -134,12 +134,7 @@ pub(super) fn log(office: &Office) -> Result<Measured> {
 /// A filter that a message makes take more memory than it may.
 pub(super) fn memory(office: &Office) -> Result<Measured> {
     let mut plan = Plan::usual("memory");
-    plan.cast[2] = Cast::scripted("victim", &["--hoard", HOARD]).behind(&[
-        "env",
-        "MALLOC_ARENA_MAX=1",
-        "prlimit",
-        MEMORY,
-    ]);
+    plan.cast[2] = Cast::scripted("victim", &["--hoard", HOARD]).with(MEMORY);
     let scene = Scene::start(office, &plan)?;
     let flow = Flow::start(office.server(), "memory", USUAL);
     pause(office, Duration::from_secs(2))?;
