@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::cpu;
 use super::ledger::Mark;
 use super::office::Office;
 use crate::child::Child;
@@ -110,7 +111,7 @@ pub(super) struct Plan {
     pub(super) name: &'static str,
     /// The chain, in its order.
     pub(super) cast: Vec<Cast>,
-    /// Filters that are started, and asked by nobody.
+    /// Filters that are started and that no mail goes to.
     pub(super) spare: Vec<Cast>,
     /// Where the orchestrator listens; where Postfix looks for it without this.
     pub(super) listen: Option<String>,
@@ -175,6 +176,15 @@ impl Plan {
             text += &format!("[milter.{}]\n{}\n", cast.name, self.command(cast, office));
             text += &cast.settings;
         }
+        if !self.spare.is_empty() {
+            // A chain of their own, for mail that never comes: what is in no chain is not started.
+            let names: Vec<&str> = self.spare.iter().map(|cast| cast.name).collect();
+            text += &format!(
+                "[listen.side]\nsocket = \"unix:{at}/state/side\"\n\
+                 [[route]]\nname = \"side\"\nchain = {names:?}\n\
+                 [route.match]\nlisten = \"side\"\n"
+            );
+        }
         let chain: Vec<&str> = self.cast.iter().map(|cast| cast.name).collect();
         text += &format!("[[route]]\nname = \"all\"\nchain = {chain:?}\n");
         text += &self.sections;
@@ -227,6 +237,8 @@ pub(super) struct Scene<'a> {
     /// Its configuration.
     pub(super) file: PathBuf,
     office: &'a Office,
+    /// The process that was started, and those that took its place.
+    lineage: Vec<Pid>,
 }
 
 impl<'a> Scene<'a> {
@@ -284,7 +296,9 @@ impl<'a> Scene<'a> {
         }
         let log = office.folder(plan.name)?.join("log");
         let orchestrator = Child::start("milter-orchestrator", &mut command, &log)?;
+        let first = Pid::from_raw(i32::try_from(orchestrator.id())?);
         Ok(Self {
+            lineage: vec![first],
             orchestrator,
             program,
             file,
@@ -340,6 +354,30 @@ impl<'a> Scene<'a> {
     /// Has it read its configuration again; an error when it does not like it.
     pub(super) fn reload(&self) -> Result<()> {
         self.tell(&["reload"]).map(drop)
+    }
+
+    /// Has another process take its place.
+    pub(super) fn upgrade(&mut self) -> Result<()> {
+        self.tell(&["upgrade"])?;
+        let heir = self.serving()?;
+        if self.lineage.last() != Some(&heir) {
+            self.lineage.push(heir);
+        }
+        Ok(())
+    }
+
+    /// How many of those whose place was taken still run.
+    pub(super) fn predecessors(&self) -> usize {
+        let before = self.lineage.iter().rev().skip(1);
+        before.filter(|pid| cpu::is_alive(**pid)).count()
+    }
+
+    /// The process that answers.
+    fn serving(&self) -> Result<Pid> {
+        let pid = self.status()?["pid"]
+            .as_i64()
+            .context("status has no pid")?;
+        Ok(Pid::from_raw(i32::try_from(pid)?))
     }
 
     /// The filters.
@@ -398,9 +436,49 @@ impl<'a> Scene<'a> {
 
     /// Ends it; an error when it does not end well.
     pub(super) fn stop(mut self) -> Result<()> {
+        self.end_heirs()?;
         let status = self.orchestrator.stop()?;
         ensure!(status.success(), "milter-orchestrator ended with {status}");
         Ok(())
+    }
+
+    /// Ends those that took the place of the process that we have started; they are nobody's
+    /// children that we could wait for.
+    fn end_heirs(&self) -> Result<()> {
+        let heirs = || {
+            self.lineage
+                .iter()
+                .skip(1)
+                .filter(|pid| self.is_ours(**pid))
+        };
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            for pid in heirs() {
+                // It may just have ended.
+                let _ = kill(*pid, signal);
+            }
+            let begun = Instant::now();
+            while begun.elapsed() < START {
+                if heirs().count() == 0 {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        anyhow::bail!("milter-orchestrator does not end")
+    }
+
+    /// Whether a process runs the orchestrator of this scene, so that its number is not another's.
+    fn is_ours(&self, pid: Pid) -> bool {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let file = self.file.as_os_str().as_encoded_bytes();
+        cpu::is_alive(pid) && words.split(|byte| *byte == 0).any(|word| word == file)
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        // The process that was started ends by itself, as any child of ours.
+        let _ = self.end_heirs();
     }
 }
 

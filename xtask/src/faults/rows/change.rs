@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::pause;
-use crate::faults::flow::{Flow, USUAL};
+use crate::faults::flow::{Flow, Traffic, USUAL};
 use crate::faults::judge::Measured;
 use crate::faults::office::Office;
 use crate::faults::scene::{Cast, Plan, Scene};
@@ -17,6 +17,13 @@ const RELOADS: usize = 100;
 const BROKEN: usize = 5;
 /// From one to the next.
 const EVERY: Duration = Duration::from_millis(400);
+
+/// Upgrades.
+const UPGRADES: u32 = 10;
+/// SMTP sessions that stay open all the while.
+const LONG_SESSIONS: usize = 20;
+/// How long a process that is done may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What breaks a file, and the words that its error must have.
 static MISTAKES: [(&str, &str); 10] = [
@@ -98,4 +105,50 @@ fn plans(plans: &[&Plan], which: usize) -> Vec<String> {
     let mut names: Vec<String> = cast.iter().map(|cast| cast.name.to_owned()).collect();
     names.sort();
     names
+}
+
+/// Ten upgrades, with short SMTP sessions and twenty that stay open for all of them.
+pub(super) fn upgrade(office: &Office) -> Result<Measured> {
+    let plan = Plan::usual("upgrade");
+    let mut scene = Scene::start(office, &plan)?;
+    let long = Traffic {
+        rate: 10.0,
+        sessions: LONG_SESSIONS,
+        letters_a_session: usize::MAX,
+        ..USUAL
+    };
+    let short = Traffic {
+        rate: 40.0,
+        ..USUAL
+    };
+    let staying = Flow::start(office.server(), "upgrade-long", long);
+    let coming = Flow::start(office.server(), "upgrade", short);
+    pause(office, Duration::from_secs(3))?;
+    let (mut upgrades, mut slowest) = (0, Duration::ZERO);
+    let mut notes = Vec::new();
+    for number in 1..=UPGRADES {
+        let begun = Instant::now();
+        match scene.upgrade() {
+            Ok(()) => upgrades += 1,
+            Err(error) => notes.push(format!("upgrade {number}: {error:#}")),
+        }
+        slowest = slowest.max(begun.elapsed());
+        scene.all_up()?;
+        pause(office, Duration::from_secs(2))?;
+    }
+    let mut sent = staying.stop();
+    sent.extend(coming.stop());
+    let mut measured = Measured::of(office.account(&sent, &plan.marks(&[]))?);
+    // Nobody has a session any more, so those before the last one have nothing to stay for.
+    let predecessors = || Ok(scene.predecessors() == 0);
+    let ended = office.interrupt.until("their end", PATIENCE, predecessors);
+    office.interrupt.check()?;
+    notes.extend(ended.err().map(|error| format!("{error:#}")));
+    let left = scene.predecessors();
+    scene.stop()?;
+    measured.notes = notes;
+    Ok(measured
+        .figure("upgrades", f64::from(upgrades))
+        .figure("slowest", slowest.as_secs_f64() * 1000.0)
+        .figure("left behind", left as f64))
 }

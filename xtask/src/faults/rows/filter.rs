@@ -148,7 +148,11 @@ pub(super) fn useless(office: &Office) -> Result<Measured> {
     office
         .interrupt
         .until("/readyz tells of it", PATIENCE, || {
-            Ok(scene.readyz().is_ok_and(|answer| answer.contains("victim")))
+            let ended = |answer: String| {
+                answer.contains("victim")
+                    && (answer.contains("restarting") || answer.contains("crashing"))
+            };
+            Ok(scene.readyz().is_ok_and(ended))
         })?;
     let shown = begun.elapsed();
     scene.listening(&plan)?;

@@ -145,6 +145,20 @@ pub(super) static TABLE: &[Fault] = &[
         inject: whole::kill_orchestrator,
     },
     Fault {
+        name: "upgrade",
+        what: "10 upgrades, 20 long SMTP sessions open",
+        limits: &[
+            at_least("upgrades", 10.0),
+            at_most("refused", 0.0),
+            at_most("deferred", 0.0),
+            at_most("lost", 0.0),
+            at_most("unseen", 0.0),
+            at_most("left behind", 0.0),
+        ],
+        tools: &[],
+        inject: change::upgrade,
+    },
+    Fault {
         name: "reload",
         what: "100 reloads, 20 of them with broken files",
         limits: &[

@@ -226,8 +226,9 @@ fn remove(path: &Path) -> Result<()> {
 /// Every second connection is left alone, so that a second attempt may succeed.
 fn mischief(number: usize) -> Mischief {
     let mut dice = Dice(number as u64);
-    // The answer to the negotiation has 17 octets, each one after it 5.
-    let at = usize::try_from(18 + dice.roll(120)).unwrap_or(18);
+    // The answer to the negotiation has 17 octets, each one after it 5. What is garbled is before
+    // the mark, since nobody can tell a garbled mark from another one.
+    let at = usize::try_from(18 + dice.roll(50)).unwrap_or(18);
     match number % 8 {
         1 => Mischief::Delay(Duration::from_millis(20)),
         3 => Mischief::Cut(at),
