@@ -5,6 +5,7 @@
 //! `trace` is asked for. A closed stderr loses lines and stops nothing, and so does one that nobody
 //! reads ([`queue`]). The policy (who logs what) is at the head of [`crate::daemon`].
 
+mod json;
 mod queue;
 
 use std::backtrace::Backtrace;
@@ -69,7 +70,7 @@ pub(crate) fn start(name: &'static str, log: &Log, forced: Option<Level>) -> Han
         .log_internal_errors(false);
     let lines = match text {
         true => lines.boxed(),
-        false => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        false => lines.with_ansi(false).event_format(json::Json).boxed(),
     };
     let _ = tracing_subscriber::registry()
         .with(filter)
