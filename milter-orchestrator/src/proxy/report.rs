@@ -1,14 +1,16 @@
-//! One line of log for each message: who said what and took how long, what was decided and by whom.
+//! One line of log for each message: who said what and took how long, what was decided, by whom and
+//! why.
 //!
 //! Everything that came from outside is escaped, so that a line is a line whatever an address or a
 //! queue id holds. The members' counters are kept here too, so that they and the log agree.
 
-use std::fmt::Write as _;
-use std::time::Instant;
+use std::fmt::{self, Write as _};
+use std::time::{Duration, Instant};
 
 use milter_proto::message::Address;
 use milter_proto::session::{Event, Facts, FilterSide};
 use milter_proto::verdict::Verdict;
+use serde::Serialize;
 
 use super::Shared;
 use super::child::{self, State};
@@ -30,6 +32,7 @@ pub(crate) struct Part<'a> {
 pub(crate) struct Line<'a> {
     message: &'a Message,
     facts: &'a Facts,
+    added: Option<Duration>,
 }
 
 impl<'a> Line<'a> {
@@ -38,7 +41,13 @@ impl<'a> Line<'a> {
         Self {
             message,
             facts: side.facts(),
+            added: None,
         }
+    }
+
+    /// With the time that was neither the MTA's nor a filter's.
+    pub(crate) fn with_added(self, added: Option<Duration>) -> Self {
+        Self { added, ..self }
     }
 
     /// Writes it, and counts.
@@ -59,8 +68,10 @@ impl<'a> Line<'a> {
             size = message.body.len(),
             decision = %decided.verdict.as_ref().map_or_else(|| "none".to_owned(), verdict),
             by = %decided.by.escape_debug(),
-            filters = %words(parts),
+            why = why(message, decided, parts),
+            filters = %Words(parts),
             replays = message.replays,
+            added_ms = self.added.map(tenths),
             ms = millis(now.saturating_duration_since(message.began)),
             "message"
         );
@@ -110,13 +121,49 @@ impl Part<'_> {
     }
 }
 
-/// What every filter said, as `name=word/milliseconds`, in the chain's order.
-fn words(parts: &[Part<'_>]) -> String {
-    let mut line = String::new();
-    for Part { member, part } in parts {
-        let separator = if line.is_empty() { "" } else { " " };
-        let shadow = if member.shadow { "(shadow)" } else { "" };
-        let word = match &part.state {
+/// Why it was decided so, where the decision alone does not say it: what went wrong with the filter
+/// whose policy spoke, or why the message is held.
+fn why(message: &Message, decided: &Decided, parts: &[Part<'_>]) -> Option<String> {
+    let mut parts = parts.iter().filter(|part| !part.member.shadow);
+    let failed = parts
+        .find(|part| part.member.name == decided.by && matches!(part.part.state, State::Failed(_)));
+    if let Some(failed) = failed {
+        let error = failed.part.error.as_deref().unwrap_or("failed");
+        return Some(escaped(error.as_bytes()));
+    }
+    let mut why = String::new();
+    for (name, reason) in &message.quarantine {
+        let separator = if why.is_empty() { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(why, "{separator}held by {name}: {}", escaped(reason));
+    }
+    (!why.is_empty()).then_some(why)
+}
+
+/// What every filter said, in the chain's order: `name=word/milliseconds` in a text, a list of
+/// objects in JSON (`{:#}`, which a log that is JSON asks for).
+struct Words<'a>(&'a [Part<'a>]);
+
+/// What one filter said.
+#[derive(Debug, Serialize)]
+struct Said<'a> {
+    name: &'a str,
+    said: String,
+    /// How many.
+    edits: usize,
+    ms: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shadow: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+    /// What went wrong with it last, in this message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl<'a> Said<'a> {
+    fn new(Part { member, part }: &'a Part<'a>) -> Self {
+        let said = match &part.state {
             // Its word is logged when it comes.
             State::Active if member.shadow && part.position == Position::Finished => {
                 "pending".to_owned()
@@ -127,24 +174,52 @@ fn words(parts: &[Part<'_>]) -> String {
             State::Refused(word) => verdict(word),
             State::Failed(policy) => format!("failed:{policy:?}").to_lowercase(),
         };
-        let edits = part.edits.len() + usize::from(part.replaces_body);
-        let edits = match edits {
-            0 => String::new(),
-            edits => format!("+{edits}"),
-        };
-        let replayed = if part.replayed { "(replayed)" } else { "" };
-        let ms = millis(part.busy);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            line,
-            "{separator}{}{shadow}={word}{edits}{replayed}/{ms}ms",
-            member.name
-        );
+        Self {
+            name: &member.name,
+            said,
+            edits: part.edits.len() + usize::from(part.replaces_body),
+            ms: millis(part.busy),
+            shadow: member.shadow,
+            replayed: part.replayed,
+            error: part.error.as_ref().map(|error| escaped(error.as_bytes())),
+        }
     }
-    line
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shadow = if self.shadow { "(shadow)" } else { "" };
+        write!(f, "{}{shadow}={}", self.name, self.said)?;
+        if self.edits > 0 {
+            write!(f, "+{}", self.edits)?;
+        }
+        let replayed = if self.replayed { "(replayed)" } else { "" };
+        write!(f, "{replayed}/{}ms", self.ms)
+    }
+}
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = self.0.iter().map(Said::new);
+        if f.alternate() {
+            let list: Vec<Said<'_>> = said.collect();
+            // Strings and numbers: they can always be written.
+            return f.write_str(&serde_json::to_string(&list).unwrap_or_default());
+        }
+        for (number, said) in said.enumerate() {
+            let separator = if number == 0 { "" } else { " " };
+            write!(f, "{separator}{said}")?;
+        }
+        Ok(())
+    }
+}
+
+/// In milliseconds, to a tenth.
+fn tenths(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -196,4 +271,92 @@ pub(crate) fn escaped(text: &[u8]) -> String {
         shown.push('…');
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::member::OnFailure;
+    use crate::proxy::tests::harness::unreachable_member;
+
+    /// One filter's part, as text and as JSON.
+    fn both(shadow: bool, change: impl FnOnce(&mut child::Part)) -> (String, Value) {
+        let member = Arc::into_inner(unreachable_member(1, OnFailure::TempFail, 0));
+        let member = Member {
+            name: "dkim".to_owned(),
+            shadow,
+            ..member.unwrap()
+        };
+        let mut part = child::Part::new();
+        part.busy = Duration::from_micros(2_700);
+        change(&mut part);
+        let parts = [Part {
+            member: &member,
+            part: &part,
+        }];
+        let words = Words(&parts);
+        let mut list: Value = serde_json::from_str(&format!("{words:#}")).unwrap();
+        assert_eq!(list.as_array().unwrap().len(), 1);
+        (words.to_string(), list[0].take())
+    }
+
+    #[test]
+    fn text_and_json_say_the_same_of_a_filter() {
+        let reply = milter_proto::verdict::SmtpReply::new(550, "5.7.1", "no\"").unwrap();
+        let refused = State::Refused(Verdict::Reply(reply));
+        for (shadow, state, text, fields) in [
+            (
+                false,
+                State::Finished,
+                "dkim=continue/2ms",
+                json!({ "said": "continue", "edits": 0 }),
+            ),
+            (
+                false,
+                State::Done,
+                "dkim=accept/2ms",
+                json!({ "said": "accept" }),
+            ),
+            (
+                true,
+                State::Active,
+                "dkim(shadow)=unfinished/2ms",
+                json!({ "said": "unfinished", "shadow": true }),
+            ),
+            (
+                false,
+                refused,
+                "dkim=\"550 5.7.1 no\\\\\\\"\"/2ms",
+                json!({ "said": "\"550 5.7.1 no\\\\\\\"\"" }),
+            ),
+        ] {
+            let (said, object) = both(shadow, |part| part.state = state);
+            assert_eq!(said, text);
+            assert_eq!(
+                (&object["name"], &object["ms"]),
+                (&json!("dkim"), &json!(2))
+            );
+            for (name, value) in fields.as_object().unwrap() {
+                assert_eq!(&object[name], value, "{name} in {object}");
+            }
+        }
+        let (said, object) = both(false, |part| {
+            part.state = State::Failed(OnFailure::Quarantine);
+            part.replayed = true;
+            part.replaces_body = true;
+            part.error = Some("line\nbreak".to_owned());
+        });
+        assert_eq!(said, "dkim=failed:quarantine+1(replayed)/2ms");
+        assert_eq!(object["said"], "failed:quarantine");
+        assert_eq!(
+            (&object["edits"], &object["replayed"]),
+            (&json!(1), &json!(true))
+        );
+        assert_eq!(object["error"], "line\\nbreak");
+        assert_eq!(object.get("shadow"), None);
+    }
 }

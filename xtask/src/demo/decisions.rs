@@ -70,13 +70,22 @@ fn decided(log: &str) -> HashMap<String, Decision> {
         if let (Some(id), Some(by)) = (text("queue_id"), text("by")) {
             let decision = Decision {
                 by,
-                filters: text("filters").unwrap_or_default(),
+                filters: filters(&line["filters"]),
                 replays: line["replays"].as_u64().unwrap_or(0),
             };
             decided.insert(id, decision);
         }
     }
     decided
+}
+
+/// What each filter said, as `name=word`.
+fn filters(list: &Value) -> String {
+    let said = list.as_array().into_iter().flatten().map(|filter| {
+        let text = |key: &str| filter[key].as_str().unwrap_or("?");
+        format!("{}={}/{}ms", text("name"), text("said"), filter["ms"])
+    });
+    said.collect::<Vec<_>>().join(" ")
 }
 
 /// Recipient to queue id, from `QUEUEID: milter-reject: END-OF-MESSAGE from …: …; from=<…> to=<…>`.
@@ -101,11 +110,11 @@ mod tests {
         let log = r#"{"message":"ready","milter":"dkim"}
             not JSON
             {"message":"{\"queue_id\":\"4A2B\",\"by\":\"nobody\"}","milter":"dkim"}
-            {"queue_id":"4A2B","replays":1,"by":"spam","filters":"spam=reject"}"#;
+        {"queue_id":"4A2B","by":"spam","replays":1,"filters":[{"name":"s","said":"no","ms":3}]}"#;
         let decided = decided(log);
         assert_eq!(decided.len(), 1);
         assert_eq!(decided["4A2B"].by, "spam");
-        assert_eq!(decided["4A2B"].filters, "spam=reject");
+        assert_eq!(decided["4A2B"].filters, "s=no/3ms");
         assert_eq!(decided["4A2B"].replays, 1);
     }
 

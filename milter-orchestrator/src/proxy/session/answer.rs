@@ -173,9 +173,7 @@ impl Session {
     /// filter's.
     pub(super) fn count_added(&mut self, now: Instant) {
         if let Some(settled) = self.settled.take() {
-            let waited = settled.waited + now.saturating_duration_since(settled.since);
-            let added = waited.saturating_sub(settled.filters);
-            self.shared.traffic.added(added);
+            self.shared.traffic.added(settled.added(now));
         }
     }
 
@@ -198,7 +196,9 @@ impl Session {
             .lineup
             .as_ref()
             .map_or("-", |lineup| &*lineup.chain.name);
-        report::Line::new(message, &self.side).log(&self.shared, chain, &parts, self.now);
+        let added = self.settled.map(|settled| settled.added(self.now));
+        let line = report::Line::new(message, &self.side).with_added(added);
+        line.log(&self.shared, chain, &parts, self.now);
     }
 
     /// Aborts what is under way at the filters. Answers that are still owed are dropped when they

@@ -135,6 +135,14 @@ struct Settled {
     filters: Duration,
 }
 
+impl Settled {
+    /// What of it was neither the MTA's nor a filter's.
+    fn added(&self, now: Instant) -> Duration {
+        let waited = self.waited + now.saturating_duration_since(self.since);
+        waited.saturating_sub(self.filters)
+    }
+}
+
 /// One connection of an MTA.
 #[derive(Debug)]
 pub(crate) struct Session {
