@@ -25,11 +25,7 @@ const WAIT_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Show the milters and listeners of the running orchestrator.
-    Status {
-        /// As JSON, for programs.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::Show),
     /// Show which filters a message would go through, and why; nothing is sent.
     Explain(Explain),
     /// Have the running orchestrator read its configuration again, and show what came of it. A bad
@@ -77,7 +73,10 @@ impl Command {
         context: &CommandContext<'_, Orchestrator>,
     ) -> Result<ExitCode, Failure> {
         match self {
-            Self::Status { json } => show_status(&ask(context, &Question::Status)?, json),
+            Self::Status(show) => show.run(|| match ask(context, &Question::Status)? {
+                Answer::Status(snapshot) => Ok(snapshot),
+                answer => Err(unexpected(&answer)),
+            }),
             Self::Explain(arguments) => arguments.run(context),
             Self::Restart { milter } => order(context, &Question::Restart { milter }),
             Self::Reload => order(context, &Question::Reload),
@@ -140,18 +139,6 @@ pub(crate) fn ask(
         .path()
         .map_or_else(PathBuf::new, PathBuf::from);
     control::ask(&socket, question).map_err(|error| Failure::new(EX_UNAVAILABLE, error.to_string()))
-}
-
-fn show_status(answer: &Answer, json: bool) -> Result<ExitCode, Failure> {
-    let Answer::Status(snapshot) = answer else {
-        return Err(unexpected(answer));
-    };
-    if !json {
-        return print(&status::render(snapshot));
-    }
-    let text = serde_json::to_string_pretty(snapshot)
-        .map_err(|error| Failure::new(EX_IOERR, error.to_string()))?;
-    print(&text)
 }
 
 pub(crate) fn unexpected(answer: &Answer) -> Failure {

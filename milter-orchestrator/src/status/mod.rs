@@ -3,6 +3,8 @@
 //! The control socket sends it as JSON; `milter-orchestrator status` renders it. Nothing here asks
 //! or measures: what is shown was counted elsewhere. Times are whole seconds since 1970.
 
+mod paint;
+mod show;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,7 +19,9 @@ use crate::proxy::SpoolBudget;
 use crate::supervisor::Kept;
 use crate::supervisor::child::State;
 
-pub use table::render;
+pub use paint::Paint;
+pub use show::Show;
+pub use table::{render, render_in};
 
 /// Everything that `status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

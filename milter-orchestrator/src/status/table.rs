@@ -6,35 +6,34 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::paint::{Cell, Paint, Tone, shown, table};
 use super::{Kind, MilterStatus, Snapshot};
 use crate::counters::{Change, HistogramBucket, Phase, Word};
-use crate::member::OnFailure;
+use crate::member::{OnFailure, Readiness};
+use crate::metrics::health;
+use crate::supervisor::child::State;
+
+/// The snapshot as tables for people, without colours.
+#[must_use]
+pub fn render(snapshot: &Snapshot) -> String {
+    render_in(snapshot, Paint::Plain)
+}
 
 /// The snapshot as tables for people.
 #[must_use]
-pub fn render(snapshot: &Snapshot) -> String {
-    let mut text = String::new();
-    let up = age(snapshot.now, snapshot.since);
-    let (version, pid) = (&snapshot.version, snapshot.pid);
-    let draining = match snapshot.draining {
-        true => "; draining: takes no more mail until `drain --undo`",
-        false => "",
-    };
-    // Writing into a string cannot fail.
-    let _ = writeln!(
-        text,
-        "milter-orchestrator {version}, process {pid}, up {up}{draining}\n"
-    );
+pub fn render_in(snapshot: &Snapshot, paint: Paint) -> String {
+    let mut text = head(snapshot, paint);
     let listeners = snapshot.listeners.iter().map(|listener| {
         let connections = listener.connections.to_string();
-        [listener.name.clone(), listener.socket.clone(), connections]
+        [&listener.name, &listener.socket, &connections].map(|text| text.as_str().into())
     });
-    text += &table(["LISTENER", "SOCKET", "CONNECTIONS"], listeners);
+    text += &table(["LISTENER", "SOCKET", "CONNECTIONS"], listeners, paint);
     text.push('\n');
     let titles = [
         "MILTER",
         "KIND",
         "STATE",
+        "BREAKER",
         "PID",
         "SINCE",
         "RESTARTS",
@@ -47,16 +46,44 @@ pub fn render(snapshot: &Snapshot) -> String {
         .milters
         .iter()
         .map(|milter| row(milter, snapshot.now));
-    text += &table(titles, milters);
+    text += &table(titles, milters, paint);
     text.push('\n');
-    text += &said(&snapshot.milters);
+    text += &said(&snapshot.milters, paint);
     text.push('\n');
-    text += &times(&snapshot.milters);
+    text += &times(&snapshot.milters, paint);
+    text
+}
+
+/// Who we are, and what keeps us from being ready.
+fn head(snapshot: &Snapshot, paint: Paint) -> String {
+    let up = age(snapshot.now, snapshot.since);
+    let (version, pid) = (&snapshot.version, snapshot.pid);
+    let health = health(snapshot);
+    let ready = match health.ready {
+        true => paint.paint("ready", Tone::Good),
+        false => paint.paint("not ready", Tone::Bad),
+    };
+    // Writing into a string cannot fail.
+    let mut text = format!("milter-orchestrator {version}, process {pid}, up {up}: {ready}\n");
+    for reason in &health.reasons {
+        let tone = match reason.blocks {
+            true => Tone::Bad,
+            false => Tone::Warning,
+        };
+        let what = paint.paint(&format!("{} {}", reason.about, reason.state), tone);
+        let since = age(snapshot.now, reason.since);
+        let message = shown(&reason.message);
+        let _ = match reason.since == snapshot.now {
+            true => writeln!(text, "  {what}: {message}"),
+            false => writeln!(text, "  {what} for {since}: {message}"),
+        };
+    }
+    text.push('\n');
     text
 }
 
 /// What each milter said of messages, and how it failed.
-fn said(milters: &[MilterStatus]) -> String {
+fn said(milters: &[MilterStatus], paint: Paint) -> String {
     let titles = [
         "MILTER",
         "CONTINUE",
@@ -71,7 +98,7 @@ fn said(milters: &[MilterStatus]) -> String {
         "FAILURES",
     ];
     let rows = milters.iter().map(|MilterStatus { name, counts, .. }| {
-        let word = |word| number(&counts.messages_total, word);
+        let word = |word| Cell::from(number(&counts.messages_total, word));
         let changes: u64 = counts.changes_total.values().sum();
         let failures = counts
             .failures_total
@@ -81,24 +108,23 @@ fn said(milters: &[MilterStatus]) -> String {
             .map(|(kind, count)| format!("{kind:?} {count}").to_lowercase())
             .collect();
         [
-            name.clone(),
+            name.as_str().into(),
             word(Word::Continue),
             word(Word::Accept),
             word(Word::Reject),
             word(Word::Tempfail),
             word(Word::Reply),
             word(Word::Discard),
-            changes.to_string(),
-            number(&counts.changes_total, Change::Quarantine),
-            counts.replays_total.to_string(),
-            if failures.is_empty() {
-                "-".to_owned()
-            } else {
-                failures.join(", ")
+            changes.to_string().into(),
+            number(&counts.changes_total, Change::Quarantine).into(),
+            Cell::unwanted(counts.replays_total),
+            match failures.is_empty() {
+                true => "-".into(),
+                false => Cell::new(failures.join(", "), Tone::Warning),
             },
         ]
     });
-    table(titles, rows)
+    table(titles, rows, paint)
 }
 
 fn number<L: Ord>(counts: &BTreeMap<L, u64>, label: L) -> String {
@@ -106,7 +132,7 @@ fn number<L: Ord>(counts: &BTreeMap<L, u64>, label: L) -> String {
 }
 
 /// Within what time each milter gave nineteen of twenty answers.
-fn times(milters: &[MilterStatus]) -> String {
+fn times(milters: &[MilterStatus], paint: Paint) -> String {
     let phases = [
         Phase::Connect,
         Phase::Helo,
@@ -144,15 +170,17 @@ fn times(milters: &[MilterStatus]) -> String {
                 }) => format!("{}s", ms / 1000),
             }
         });
-        let mut row = std::array::from_fn(|_| String::new());
+        let mut row: [Cell; 10] = std::array::from_fn(|_| Cell::from(""));
         let cells = std::iter::once(name.clone()).chain(cells);
-        row.iter_mut().zip(cells).for_each(|(to, cell)| *to = cell);
+        row.iter_mut()
+            .zip(cells)
+            .for_each(|(to, cell)| *to = cell.into());
         row
     });
-    table(titles, rows)
+    table(titles, rows, paint)
 }
 
-fn row(milter: &MilterStatus, now: u64) -> [String; 10] {
+fn row(milter: &MilterStatus, now: u64) -> [Cell; 11] {
     let policy = match milter.on_failure {
         OnFailure::Accept => "accept",
         OnFailure::TempFail => "tempfail",
@@ -168,41 +196,39 @@ fn row(milter: &MilterStatus, now: u64) -> [String; 10] {
         || "-".to_owned(),
         |error| format!("{} ago: {}", age(now, error.at), error.message),
     );
+    let pid = milter
+        .pid
+        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     [
-        milter.name.clone(),
-        format!("{kind}{shadow}"),
-        milter.word().to_owned(),
-        milter
-            .pid
-            .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-        age(now, milter.since),
-        milter.restarts.to_string(),
-        milter.messages.to_string(),
-        milter.fallbacks.to_string(),
-        policy.to_owned(),
-        error,
+        milter.name.as_str().into(),
+        format!("{kind}{shadow}").into(),
+        Cell::new(milter.word(), tone(milter)),
+        breaker(milter),
+        pid.into(),
+        age(now, milter.since).into(),
+        Cell::unwanted(milter.restarts),
+        milter.messages.to_string().into(),
+        Cell::unwanted(milter.fallbacks),
+        policy.into(),
+        error.into(),
     ]
 }
 
-/// Rows under titles, each column as wide as its widest cell.
-fn table<const N: usize>(titles: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let mut lines = vec![titles.map(str::to_owned)];
-    lines.extend(rows);
-    let mut widths = [0; N];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
+fn tone(milter: &MilterStatus) -> Tone {
+    match milter.readiness {
+        Readiness::Ready => Tone::Good,
+        Readiness::Unknown | Readiness::Down => Tone::Warning,
+        Readiness::Open => Tone::Bad,
     }
-    let mut text = String::new();
-    for line in &lines {
-        let mut out = String::new();
-        for (cell, width) in line.iter().zip(widths) {
-            let _ = write!(out, "{cell:<width$}  ");
-        }
-        let _ = writeln!(text, "{}", out.trim_end());
+}
+
+/// Whether mail goes to it, or a fresh process is being tried, or neither.
+fn breaker(milter: &MilterStatus) -> Cell {
+    match (milter.readiness, milter.state) {
+        (Readiness::Open, State::Starting | State::Sick) => Cell::new("trying", Tone::Warning),
+        (Readiness::Open, _) => Cell::new("open", Tone::Bad),
+        (Readiness::Unknown | Readiness::Ready | Readiness::Down, _) => "closed".into(),
     }
-    text
 }
 
 /// From `then` to `now` in two units at most.

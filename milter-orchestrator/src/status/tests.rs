@@ -92,17 +92,21 @@ pub(crate) fn snapshot() -> Snapshot {
 #[test]
 fn the_table_is_aligned_and_says_what_is_wrong() {
     let expected = "\
-milter-orchestrator 0.1.0, process 42, up 16m 40s
+milter-orchestrator 0.1.0, process 42, up 16m 40s: ready
+  filter spam crashing for 1s: mail passes without it; status 1
+  filter old down for 40s: it only watches
 
 LISTENER  SOCKET                CONNECTIONS
 inbound   inet:10025@127.0.0.1  7
 
-MILTER  KIND             STATE     PID   SINCE  RESTARTS  MESSAGES  FALLBACKS  ON FAILURE  \
-LAST ERROR
-dkim    spawned          up        4711  40s    0         12        0          tempfail    -
-spam    spawned          crashing  -     1s     17        12        3          accept      \
-1m 0s ago: status 1
-old     foreign, shadow  down      -     40s    0         12        0          tempfail    -
+MILTER  KIND             STATE     BREAKER  PID   SINCE  RESTARTS  MESSAGES  FALLBACKS  \
+ON FAILURE  LAST ERROR
+dkim    spawned          up        closed   4711  40s    0         12        0          \
+tempfail    -
+spam    spawned          crashing  open     -     1s     17        12        3          \
+accept      1m 0s ago: status 1
+old     foreign, shadow  down      open     -     40s    0         12        0          \
+tempfail    -
 
 MILTER  CONTINUE  ACCEPT  REJECT  TEMPFAIL  REPLY  DISCARD  CHANGES  QUARANTINE  REPLAYS  FAILURES
 dkim    1         0       0       0         1      0        3        1           1        \
@@ -117,6 +121,20 @@ spam        longer   -     2ms   -     -     -       -    -     2s
 old         -        -     -     -     -     -       -    -     -
 ";
     assert_eq!(render(&snapshot()), expected);
+}
+
+#[test]
+fn who_is_down_stands_out() {
+    let text = render_in(&snapshot(), Paint::Colours);
+    for part in [
+        "\x1b[32mready\x1b[0m",
+        "\x1b[1;31mcrashing\x1b[0m",
+        "\x1b[32mup\x1b[0m",
+        "\x1b[33mtimeout 1, desync 1\x1b[0m",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(!render(&snapshot()).contains('\x1b'));
 }
 
 #[test]
