@@ -106,6 +106,12 @@ pub(crate) const STRACE: Tool = Tool {
     package: "strace",
     purpose: "making system calls fail",
 };
+/// Prometheus' checker of metrics and of rules.
+pub(crate) const PROMTOOL: Tool = Tool {
+    program: "promtool",
+    package: "prometheus",
+    purpose: "checking the orchestrator's metrics and the alerts that are shipped",
+};
 /// For the optional archives of test mail.
 pub(crate) const XZ: Tool = Tool {
     program: "xz",
@@ -126,6 +132,7 @@ pub(crate) const ALL: &[Tool] = &[
     OPENDMARC,
     LIBMILTER,
     STRACE,
+    PROMTOOL,
     XZ,
 ];
 

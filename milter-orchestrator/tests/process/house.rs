@@ -19,6 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Every process of a house has this variable, with the house's folder as its value.
 const MARK: &str = "ORCHESTRATOR_TEST_HOUSE";
 
+/// A comment that asks for a log in JSON.
+pub(crate) const JSON_LOG: &str = "# the log is JSON\n";
+
 /// A running orchestrator.
 pub(crate) struct House {
     process: Child,
@@ -217,6 +220,10 @@ format = \"text\"
 directory = \"{dir}/children\"
 probe_interval = \"100ms\"
 ";
+    let frame = match sections.contains(JSON_LOG) {
+        true => frame.replace("\"text\"", "\"json\""),
+        false => frame.to_owned(),
+    };
     format!("{frame}{sections}").replace("{dir}", &directory.display().to_string())
 }
 

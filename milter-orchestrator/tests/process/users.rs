@@ -10,7 +10,7 @@ use super::filter;
 use super::house::{House, send};
 
 /// Whether this test can be had here; where it cannot, that is said.
-fn is_root(test: &str) -> bool {
+pub(crate) fn is_root(test: &str) -> bool {
     let root = Uid::effective().is_root();
     if !root {
         assert!(std::env::var_os("CI").is_none(), "{test} needs root");
