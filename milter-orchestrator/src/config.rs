@@ -37,6 +37,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What a Sendmail in front of us does not tell of itself.
     pub sendmail: Sendmail,
+    /// What the orchestrator gives up for itself once it runs.
+    pub sandbox: Sandbox,
     /// User, group, and the time to stop.
     pub process: Process,
     /// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
@@ -201,6 +203,29 @@ impl Default for Supervisor {
             probe_timeout: Seconds::from_secs(2),
             hang_timeout: Seconds::from_secs(10),
             handover_timeout: Seconds::from_secs(3600),
+        }
+    }
+}
+
+/// What the orchestrator gives up for itself once it runs; filters are not concerned. What the
+/// kernel does not offer is logged and is no failure. Counts after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Landlock: nothing is executed, and nothing is written but sockets in their directories and
+    /// spooled bodies in `spool_directory`. A reload cannot put sockets into directories that had
+    /// none; that needs a restart.
+    pub landlock: bool,
+    /// seccomp: system calls that start processes, look into others, or change the machine are
+    /// refused.
+    pub seccomp: bool,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            landlock: true,
+            seccomp: true,
         }
     }
 }

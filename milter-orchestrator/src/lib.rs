@@ -23,6 +23,7 @@ mod orchestrator;
 pub mod proxy;
 pub mod reload;
 pub mod route;
+pub mod sandbox;
 mod sockets;
 pub mod status;
 pub mod supervisor;

@@ -23,6 +23,8 @@ use self::house::{Ending, House};
 use crate::blueprint::{self, Blueprint, Known, commands};
 use crate::commands::Command;
 use crate::config::Settings;
+use crate::sandbox;
+use crate::sockets;
 use crate::supervisor::nursery::Cradle;
 
 /// The orchestrator, ready to run.
@@ -92,6 +94,16 @@ impl Program for Orchestrator {
         if !succeeds {
             self.cradles = opening::cradles(&self.blueprint)?;
         }
+        Ok(())
+    }
+
+    fn confine(&mut self, succeeds: bool) -> Result<(), Failure> {
+        // Whatever is started from now on is as confined as we.
+        if !succeeds {
+            self.cradles.push(opening::own_cradle()?);
+        }
+        sockets::prepare(&self.blueprint)?;
+        sandbox::enter(&self.settings);
         Ok(())
     }
 

@@ -145,14 +145,14 @@ pub(super) fn cradles(blueprint: &Blueprint) -> Result<Vec<Cradle>, Failure> {
         .collect()
 }
 
-/// All nurseries, with one for our own user.
-fn nurseries(mut cradles: Vec<Cradle>) -> Result<Nurseries, Failure> {
-    let program = Path::new(OURSELVES);
-    let ours = Identity::default();
-    if !cradles.iter().any(|cradle| *cradle.identity() == ours) {
-        cradles.push(Cradle::start(program, ours).map_err(no_nursery)?);
-    }
-    Nurseries::open(program, cradles).map_err(no_nursery)
+/// The nursery of our own user.
+pub(super) fn own_cradle() -> Result<Cradle, Failure> {
+    Cradle::start(Path::new(OURSELVES), Identity::default()).map_err(no_nursery)
+}
+
+/// All nurseries.
+fn nurseries(cradles: Vec<Cradle>) -> Result<Nurseries, Failure> {
+    Nurseries::open(Path::new(OURSELVES), cradles).map_err(no_nursery)
 }
 
 fn no_nursery(error: io::Error) -> Failure {

@@ -18,6 +18,8 @@ mod nursery;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod seen;
 #[cfg(test)]
 mod supervision;

@@ -86,12 +86,22 @@ pub trait Program: Sized + Send + Sync + 'static {
     fn prepare(settings: Self::Settings) -> Result<Self, ConfigError>;
 
     /// What must be done with the rights that we were started with: called once, when the sockets
-    /// are bound, before root is given up and before there is a runtime or a second thread. `succeeds`: another process
-    /// of ours runs, whose place we take.
+    /// are bound, before root is given up and before there is a runtime. `succeeds`: another
+    /// process of ours runs, whose place we take.
     ///
     /// # Errors
     /// Whatever should end the program.
     fn furnish(&mut self, succeeds: bool) -> Result<(), Failure> {
+        let _ = succeeds;
+        Ok(())
+    }
+
+    /// Gives up whatever else is not needed: called once, when root has been given up, and still
+    /// before there is a runtime, whose threads then have no more either. `succeeds` as above.
+    ///
+    /// # Errors
+    /// Whatever should end the program.
+    fn confine(&mut self, succeeds: bool) -> Result<(), Failure> {
         let _ = succeeds;
         Ok(())
     }

@@ -64,7 +64,7 @@ pub(crate) fn user(name: &str) -> Result<User, Failure> {
 }
 
 /// Becomes a user for good: group list, group (the user's own without `group_name`), user. Needs
-/// root and, since it is for the whole process, that there is no second thread yet.
+/// root; all threads become that user.
 ///
 /// # Errors
 /// When there is no such user or group, or what was given up could be had again.

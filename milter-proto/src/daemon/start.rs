@@ -104,6 +104,7 @@ fn live<P: Program>(
     let notifier = Notifier::from_env();
     program.furnish(predecessor.is_some())?;
     privileges::settle(&common)?;
+    program.confine(predecessor.is_some())?;
     // A thread of its own, so not before all that must be done with a single one.
     log.let_go();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -41,6 +41,8 @@ pub struct Cradle {
     spare: Option<Channel>,
     /// Ours to reap.
     process: Option<Process>,
+    /// So is one in whose place this one came; it ends, since nobody holds it.
+    superfluous: Option<Process>,
 }
 
 /// The sockets by which another orchestrator becomes a holder of the same nurseries.
@@ -68,6 +70,7 @@ impl Cradle {
             channel,
             spare: None,
             process: Some(process),
+            superfluous: None,
         })
     }
 
@@ -85,6 +88,7 @@ impl Cradle {
             channel: share.active.into(),
             spare: share.spare.map(Channel::from),
             process: None,
+            superfluous: None,
         }
     }
 }
@@ -141,9 +145,18 @@ impl Nurseries {
     /// # Errors
     /// When the runtime cannot watch a socket.
     pub fn open(program: &Path, cradles: Vec<Cradle>) -> io::Result<Self> {
+        // One that is shared with us comes later, and before one of our own.
+        let mut best: BTreeMap<Identity, Cradle> = BTreeMap::new();
+        for mut cradle in cradles {
+            let identity = cradle.identity.clone();
+            if let Some(second) = best.remove(&identity) {
+                cradle.superfluous = second.process;
+            }
+            best.insert(identity, cradle);
+        }
         let mut homes = BTreeMap::new();
         let mut tasks = JoinSet::new();
-        for cradle in cradles {
+        for cradle in best.into_values() {
             let identity = cradle.identity.clone();
             let home = Arc::new(Home::open(program, cradle)?);
             tasks.spawn(Home::attend(Arc::clone(&home)));
@@ -268,7 +281,10 @@ impl Home {
             inner: Mutex::new(Inner {
                 active: Some(Arc::new(cradle.channel.watched()?)),
                 spare: cradle.spare,
-                processes: cradle.process.into_iter().collect(),
+                processes: [cradle.process, cradle.superfluous]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 ..Inner::default()
             }),
         };
