@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use milter_proto::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::member::OnFailure;
@@ -40,6 +41,9 @@ pub struct Counters {
     replays: AtomicU64,
     replayed: Row<{ Replay::COUNT }>,
     unseen: AtomicU64,
+    /// A shadow's words, by what was decided.
+    shadow: [Row<{ Word::COUNT }>; Decision::COUNT],
+    missed: AtomicU64,
     phases: [InPhase; Phase::COUNT],
 }
 
@@ -55,6 +59,8 @@ impl Default for Counters {
             replays: AtomicU64::new(0),
             replayed: Row::default(),
             unseen: AtomicU64::new(0),
+            shadow: std::array::from_fn(|_| Row::default()),
+            missed: AtomicU64::new(0),
             phases: std::array::from_fn(|_| std::array::from_fn(|_| Times::default())),
         }
     }
@@ -89,6 +95,24 @@ impl Counters {
     /// A message that passed without a word of the filter, because its policy allowed it.
     pub fn unseen(&self) {
         self.unseen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What a shadow said of a message, and what was decided about that. A text of its own counts as
+    /// the refusal that it is.
+    pub fn shadow(&self, decision: Decision, verdict: &Verdict) {
+        let word = match Decision::of(Some(verdict), false) {
+            Decision::Reject => Word::Reject,
+            Decision::Tempfail => Word::Tempfail,
+            _ => Word::from(verdict),
+        };
+        if let Some(row) = self.shadow.get(decision.number()) {
+            row.add(word, 1);
+        }
+    }
+
+    /// A message of which a shadow had not heard all when it was over, or on which it failed.
+    pub fn missed(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Something went wrong with the filter, whatever became of the message.
@@ -134,6 +158,17 @@ impl Counters {
         self.replays.load(Ordering::Relaxed)
     }
 
+    /// The pairs that have occurred.
+    fn shadow_words(&self) -> BTreeMap<Decision, BTreeMap<Word, u64>> {
+        let rows = Decision::ALL.iter().copied().zip(&self.shadow);
+        let occurred = rows.map(|(decision, row)| {
+            let mut words: BTreeMap<Word, u64> = row.read();
+            words.retain(|_, count| *count > 0);
+            (decision, words)
+        });
+        occurred.filter(|(_, words)| !words.is_empty()).collect()
+    }
+
     /// All numbers as they are now.
     #[must_use]
     pub fn read(&self) -> Counts {
@@ -155,6 +190,8 @@ impl Counters {
             fallback_total,
             fallback_reasons_total,
             unscanned_accepted_total: self.unseen.load(Ordering::Relaxed),
+            shadow_words_total: self.shadow_words(),
+            shadow_missed_total: self.missed.load(Ordering::Relaxed),
             failures_total: self.failures.read(),
             replays_total: self.replays(),
             crashes_total: self.crashes.read(),
@@ -184,6 +221,12 @@ pub struct Counts {
     /// Messages that passed without a word of this filter, because it failed and its policy allows
     /// that.
     pub unscanned_accepted_total: u64,
+    /// For a shadow: messages by what was decided about them, and by what it said or would have
+    /// said.
+    pub shadow_words_total: BTreeMap<Decision, BTreeMap<Word, u64>>,
+    /// For a shadow: messages of which it had not heard all when they were over, or on which it
+    /// failed.
+    pub shadow_missed_total: u64,
     /// What went wrong with the filter, between messages too, by kind. A message that was told a
     /// second time with success counts here and not as a fallback.
     pub failures_total: BTreeMap<Failure, u64>,
@@ -197,6 +240,31 @@ pub struct Counts {
     pub changes_total: BTreeMap<Change, u64>,
     /// By what the filter was asked about; where it never answered anything there is no entry.
     pub phases: BTreeMap<Phase, PhaseCounts>,
+}
+
+impl Counts {
+    /// For a shadow: how many messages would have ended otherwise by its word.
+    #[must_use]
+    pub fn shadow_differs(&self) -> u64 {
+        let passes =
+            |decision: &Decision| matches!(decision, Decision::Accept | Decision::Quarantine);
+        let same = |decision: &Decision, word: &Word| match word {
+            Word::Continue | Word::Accept | Word::Skip => passes(decision),
+            Word::Reject => *decision == Decision::Reject,
+            Word::Tempfail | Word::Reply => *decision == Decision::Tempfail,
+            Word::Discard => *decision == Decision::Discard,
+        };
+        let words = self.shadow_words_total.iter();
+        let pairs = words.flat_map(|(decision, words)| {
+            words
+                .iter()
+                .map(move |(word, count)| (decision, word, count))
+        });
+        pairs
+            .filter(|(decision, word, _)| !same(decision, word))
+            .map(|(_, _, count)| *count)
+            .sum()
+    }
 }
 
 /// What was counted in one phase.

@@ -115,6 +115,41 @@ fn words(milters: &[MilterStatus], page: &mut Exposition) {
         }
     }
     let mut family = page.counter(
+        "milter_shadow_words",
+        "Messages by what was decided about them, and by what a shadow said.",
+    );
+    for MilterStatus { name, counts, .. } in milters {
+        for (decision, words) in &counts.shadow_words_total {
+            let decision = self::name(decision);
+            for (word, count) in words {
+                let word = self::name(word);
+                let labels = [
+                    ("filter", &**name),
+                    ("decision", &decision),
+                    ("verdict", &word),
+                ];
+                family.sample(&labels, *count);
+            }
+        }
+    }
+    let mut family = page.counter(
+        "milter_shadow_differs",
+        "Messages that would have ended otherwise by a shadow's word.",
+    );
+    for milter in milters.iter().filter(|milter| milter.shadow) {
+        family.sample(&[("filter", &milter.name)], milter.counts.shadow_differs());
+    }
+    let mut family = page.counter(
+        "milter_shadow_missed",
+        "Messages of which a shadow had not heard all when they were over, or on which it failed.",
+    );
+    for milter in milters.iter().filter(|milter| milter.shadow) {
+        family.sample(
+            &[("filter", &milter.name)],
+            milter.counts.shadow_missed_total,
+        );
+    }
+    let mut family = page.counter(
         "milter_filter_connections",
         "Connections to a filter, new ones and kept ones.",
     );

@@ -24,7 +24,7 @@ use super::message::Told;
 use super::plan::Position;
 use super::spool::{LineEnds, Spool, SpoolError, SpoolLimits};
 use super::suspicion::Suspicion;
-use crate::counters::Failure;
+use crate::counters::{Decision, Failure};
 use crate::member::{Member, OnFailure};
 
 /// Answers to content that a filter may owe: more would only fill its memory.
@@ -295,6 +295,15 @@ pub(crate) struct Then {
     pub(crate) told: Told,
 }
 
+/// A message that a shadow is still busy with.
+#[derive(Debug, Clone)]
+pub(crate) struct Behind {
+    /// Its queue id.
+    pub(crate) queue_id: String,
+    /// What was decided about it.
+    pub(crate) decision: Decision,
+}
+
 /// One filter.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -304,9 +313,9 @@ pub(crate) struct Child {
     pub(crate) link: Link,
     /// Counts connections, so that the caller sees that one is to be replaced.
     pub(crate) generation: u32,
-    /// For a shadow: the queue id of the message that it is still busy with, though that is
+    /// For a shadow: the message that it is still busy with, though that is
     /// decided.
-    pub(crate) behind: Option<String>,
+    pub(crate) behind: Option<Behind>,
     /// A connection that was kept from another client would do.
     pub(crate) may_resume: bool,
     /// The connection was kept, and has not shown yet that it works.

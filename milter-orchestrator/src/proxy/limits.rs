@@ -57,7 +57,7 @@ impl Default for Limits {
             end_of_message: Duration::from_secs(240),
             progress: Duration::from_secs(4),
             drain: Duration::from_secs(2),
-            shadow: Duration::from_secs(2),
+            shadow: Duration::from_millis(250),
             idle: Duration::from_secs(7210),
             stall: Duration::from_secs(60),
             frame: milter_proto::wire::Decoder::CAP,

@@ -26,6 +26,8 @@ const TEXT_MAX: usize = 120;
 pub(crate) struct Part<'a> {
     pub(crate) member: &'a Member,
     pub(crate) part: &'a child::Part,
+    /// What it has against the client.
+    pub(crate) refusal: Option<&'a Verdict>,
 }
 
 /// What is known of a message, for its line.
@@ -78,17 +80,44 @@ impl<'a> Line<'a> {
         let held = !message.quarantine.is_empty();
         let decision = Decision::of(decided.verdict.as_ref(), held);
         shared.traffic.message(decision, message.body.len());
-        parts
-            .iter()
-            .filter(|part| !part.member.shadow)
-            .for_each(|part| part.count(decision));
+        for part in parts {
+            if part.member.shadow {
+                part.count_shadow(decision);
+            } else {
+                part.count(decision);
+            }
+        }
     }
 }
 
 impl Part<'_> {
+    /// Counts what a shadow said, or would have. A word that it still owes is counted when it comes.
+    fn count_shadow(&self, decision: Decision) {
+        let counters = self.member.health.counters();
+        if decision == Decision::Abandoned {
+            return;
+        }
+        let refused = self.part.refused_rcpt.as_ref().map(|(_, verdict)| verdict);
+        let refused = refused.or(self.refusal);
+        match (&self.part.state, refused) {
+            (State::Refused(verdict), _) => counters.shadow(decision, verdict),
+            (_, Some(verdict)) => counters.shadow(decision, verdict),
+            (State::Done, None) => counters.shadow(decision, &Verdict::Accept),
+            (State::Finished, None) => {
+                counters.shadow(decision, &Verdict::Continue);
+                for edit in &self.part.edits {
+                    counters.changes(edit.into(), 1);
+                }
+                counters.changes(Change::Body, u64::from(self.part.replaces_body));
+            }
+            (State::Active, None) if self.part.position == Position::Finished => {}
+            (State::Active | State::Failed(_), None) => counters.missed(),
+        }
+    }
+
     /// Counts the filter's word on the message, or that of its policy.
     fn count(&self, decision: Decision) {
-        let Self { member, part } = self;
+        let Self { member, part, .. } = self;
         let health = &member.health;
         let counters = health.counters();
         if part.replayed {
@@ -162,7 +191,7 @@ struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    fn new(Part { member, part }: &'a Part<'a>) -> Self {
+    fn new(Part { member, part, .. }: &'a Part<'a>) -> Self {
         let said = match &part.state {
             // Its word is logged when it comes.
             State::Active if member.shadow && part.position == Position::Finished => {
@@ -297,6 +326,7 @@ mod tests {
         let parts = [Part {
             member: &member,
             part: &part,
+            refusal: None,
         }];
         let words = Words(&parts);
         let mut list: Value = serde_json::from_str(&format!("{words:#}")).unwrap();

@@ -12,7 +12,8 @@ use milter_proto::verdict::{BodyVerdict, Greeting, Outcome, Verdict};
 use milter_proto::wire::Reply;
 
 use super::{Pending, Session, Settled};
-use crate::proxy::child::{Child, ChildError};
+use crate::counters::Decision;
+use crate::proxy::child::{Behind, Child, ChildError};
 use crate::proxy::message::Decided;
 use crate::proxy::plan::Position;
 use crate::proxy::report;
@@ -189,6 +190,7 @@ impl Session {
                 child.part.as_ref().map(|part| report::Part {
                     member: &child.member,
                     part,
+                    refusal: child.refusal.as_ref().map(|(_, verdict)| verdict),
                 })
             })
             .collect();
@@ -206,6 +208,14 @@ impl Session {
     fn end_parts(&mut self) {
         let drain = self.now + self.shared.limits.drain;
         let queue_id = report::queue_id(self.side.facts());
+        let decision = self
+            .message
+            .as_ref()
+            .map_or(Decision::Abandoned, |message| {
+                let decided = message.decided.as_ref();
+                let verdict = decided.and_then(|decided| decided.verdict.as_ref());
+                Decision::of(verdict, !message.quarantine.is_empty())
+            });
         for index in Arc::clone(&self.order).iter().copied() {
             let child = &mut self.children[index];
             if child.part.take().is_none() {
@@ -220,7 +230,8 @@ impl Session {
                 if !child.member.shadow {
                     asked.until = asked.until.min(drain);
                 } else if asked.at == Position::EndOfMessage {
-                    child.behind = Some(queue_id.clone());
+                    let queue_id = queue_id.clone();
+                    child.behind = Some(Behind { queue_id, decision });
                 }
             }
         }

@@ -14,7 +14,7 @@ use milter_proto::wire::{Reply, Steps};
 
 use super::Session;
 use crate::counters::Word;
-use crate::proxy::child::{Asked, ChildError, Link, Replacement, State};
+use crate::proxy::child::{Asked, Behind, ChildError, Link, Replacement, State};
 use crate::proxy::edits;
 use crate::proxy::headers::MtaKind;
 use crate::proxy::plan::{self, Position};
@@ -169,8 +169,10 @@ impl Session {
 
     /// A filter has given its word.
     fn settle(&mut self, index: usize, verdict: Verdict) -> Result<(), ChildError> {
-        if let Some(queue_id) = self.children[index].behind.take() {
+        if let Some(Behind { queue_id, decision }) = self.children[index].behind.take() {
             let name = &self.children[index].member.name;
+            let counters = self.children[index].member.health.counters();
+            counters.shadow(decision, &verdict);
             let word = report::verdict(&verdict);
             tracing::info!(filter = %name, %queue_id, %word, "shadow finished behind the message");
         }

@@ -5,6 +5,7 @@ use milter_proto::edit::Edit;
 use milter_proto::wire::{Command, Reply, Steps};
 
 use super::harness::{Act, Filter, Stage, connect, helo, mail, rcpt, settle, text};
+use crate::counters::{Decision, Word};
 use crate::member::OnFailure;
 
 /// The commands of a session in order, with the letters of the filters' scripts.
@@ -276,7 +277,9 @@ async fn nobody_waits_for_what_a_shadow_makes_of_a_message() {
         vec![vec![Filter::new("real")], vec![slow]],
     ] {
         let shadow = segments[0].len() % 2;
-        let stage = Stage::new(segments);
+        let stage = Stage::with_limits(segments, |limits| {
+            limits.shadow = std::time::Duration::from_secs(2);
+        });
         let mut mta = stage.mta().await;
         mta.greet().await;
         let begin = std::time::Instant::now();
@@ -291,6 +294,11 @@ async fn nobody_waits_for_what_a_shadow_makes_of_a_message() {
         // All of the first and of the third, on one connection.
         settle().await;
         assert_eq!(stage.heard(shadow, 0).matches(" B E").count(), 2);
+        // Its word on the second came to nothing: it heard nothing of that.
+        mta.quit().await.unwrap();
+        let counts = stage.members[shadow].health.counters().read();
+        assert_eq!(counts.shadow_missed_total, 1, "{counts:?}");
+        assert!(counts.shadow_differs() >= 1, "{counts:?}");
     }
 }
 
@@ -315,5 +323,106 @@ async fn shadows_see_everything_and_change_nothing() {
         }
         assert_eq!(stage.members[1].health.messages(), 2);
         assert_eq!(stage.members[0].health.fallbacks(), 0);
+        assert_eq!(stage.members[0].health.messages(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_shadow_would_have_decided_is_counted_by_pairs() {
+    let no = || text(550, "5.7.1", "no");
+    let later = || text(451, "4.7.1", "later");
+    for (letter, shadows, reals, said, decided, differs) in [
+        (
+            'E',
+            Reply::Continue,
+            Reply::Continue,
+            Word::Continue,
+            Decision::Accept,
+            0,
+        ),
+        (
+            'E',
+            Reply::Reject,
+            Reply::Continue,
+            Word::Reject,
+            Decision::Accept,
+            1,
+        ),
+        ('E', Reply::Reject, no(), Word::Reject, Decision::Reject, 0),
+        (
+            'E',
+            Reply::Continue,
+            Reply::Reject,
+            Word::Continue,
+            Decision::Reject,
+            1,
+        ),
+        (
+            'E',
+            Reply::Discard,
+            Reply::Reject,
+            Word::Discard,
+            Decision::Reject,
+            1,
+        ),
+        (
+            'M',
+            later(),
+            Reply::Continue,
+            Word::Tempfail,
+            Decision::Accept,
+            1,
+        ),
+        (
+            'M',
+            Reply::Accept,
+            Reply::Continue,
+            Word::Accept,
+            Decision::Accept,
+            0,
+        ),
+        (
+            'R',
+            no(),
+            Reply::Continue,
+            Word::Reject,
+            Decision::Accept,
+            1,
+        ),
+        (
+            'C',
+            no(),
+            Reply::Continue,
+            Word::Reject,
+            Decision::Accept,
+            1,
+        ),
+    ] {
+        let what = format!("{letter} {shadows:?} {reals:?}");
+        let shadow = Filter::new("shadow")
+            .shadow()
+            .on(letter, Act::Say(vec![shadows]));
+        let real = Filter::new("real").on('E', Act::Say(vec![reals.clone()]));
+        let stage = Stage::with_limits(vec![vec![shadow, real]], |limits| {
+            limits.shadow = std::time::Duration::from_secs(20);
+        });
+        let mut mta = stage.mta().await;
+        mta.greet().await;
+        assert_eq!(mta.message("x\r\n").await.1, reals, "{what}");
+        let counters = stage.members[0].health.counters();
+        let mut counts = counters.read();
+        // It may be behind the message with its word.
+        for _ in 0..2000 {
+            if !counts.shadow_words_total.is_empty() {
+                break;
+            }
+            settle().await;
+            counts = counters.read();
+        }
+        let pairs = format!("{:?}", counts.shadow_words_total);
+        assert_eq!(pairs, format!("{{{decided:?}: {{{said:?}: 1}}}}"), "{what}");
+        assert_eq!(counts.shadow_differs(), differs, "{what}");
+        assert_eq!(counts.shadow_missed_total, 0, "{what}");
+        mta.quit().await.unwrap();
     }
 }
