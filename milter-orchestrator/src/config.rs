@@ -201,7 +201,7 @@ impl Default for Supervisor {
             directory: PathBuf::from("/run/milter-orchestrator/children"),
             probe_interval: Seconds::from_secs(2),
             probe_timeout: Seconds::from_secs(2),
-            hang_timeout: Seconds::from_secs(10),
+            hang_timeout: Seconds::from_secs(9),
             handover_timeout: Seconds::from_secs(3600),
         }
     }

@@ -22,7 +22,7 @@ use super::capture::Output;
 use super::child::{Action, Event, State, step};
 use super::nursery::Nurseries;
 use super::nursery::message::{Identity, Limits, Role, Start};
-use super::probe::{self, Judgement, ProbeError, Streak};
+use super::probe::{self, Judgement, ProbeError, Pulse, Streak};
 use super::spawn::{self, Group, Report, Running};
 use super::vitals::Vitals;
 use super::{Order, Pace};
@@ -101,9 +101,8 @@ pub struct Keeper {
     probed_at: Option<Instant>,
     /// Why it has to be started again, for the one line about that.
     trouble: String,
-    /// When it last gave a sign of life, and how many messages it had handled then.
-    alive_at: Instant,
-    messages: u64,
+    /// Its signs of life.
+    pulse: Pulse,
 }
 
 /// What a keeper is made of.
@@ -160,7 +159,7 @@ impl Keeper {
 
     fn new(parts: Parts, reports: mpsc::UnboundedSender<Report>) -> Self {
         Self {
-            messages: parts.member.health.messages(),
+            pulse: Pulse::new(Instant::now(), parts.member.health.messages()),
             member: parts.member,
             plan: parts.plan,
             pace: parts.pace,
@@ -178,7 +177,6 @@ impl Keeper {
             probing: None,
             probed_at: None,
             trouble: String::new(),
-            alive_at: Instant::now(),
         }
     }
 
@@ -249,7 +247,7 @@ impl Keeper {
             State::Sick => Some(
                 self.pace
                     .hang_timeout
-                    .saturating_sub(self.alive_at.elapsed()),
+                    .saturating_sub(self.pulse.alive_at().elapsed()),
             ),
             State::Killed => Some(KILL_AGAIN),
             State::Replacing | State::Stopping => Some(self.plan.stop_timeout),
@@ -382,10 +380,7 @@ impl Keeper {
     fn probed(&mut self, outcome: &Result<(), ProbeError>) {
         self.probing = None;
         let messages = self.member.health.messages();
-        if outcome.is_ok() || messages != self.messages {
-            self.alive_at = Instant::now();
-            self.messages = messages;
-        }
+        self.pulse.look(Instant::now(), outcome.is_ok(), messages);
         let judgement = self.streak.record(outcome.is_ok());
         match (self.state, outcome, judgement) {
             (State::Starting, Ok(()), _) | (State::Sick, Ok(()), Judgement::Risen) => {
@@ -403,7 +398,7 @@ impl Keeper {
             }
             // A long message is a sign of life as well.
             (State::Sick, Err(_), _) => {
-                self.deadline = Some(self.alive_at + self.pace.hang_timeout)
+                self.deadline = Some(self.pulse.alive_at() + self.pace.hang_timeout)
             }
             _ => {}
         }

@@ -5,7 +5,7 @@
 //! pretended. [`Streak`] turns single outcomes into a judgement: down after three failures in a
 //! row, up after two successes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use milter_proto::net::{Address, Client, DialError, Timeouts};
 use milter_proto::wire::Offer;
@@ -83,6 +83,44 @@ impl Streak {
         } else {
             Judgement::Wait
         }
+    }
+}
+
+/// When a filter last gave a sign of life, as far as looking now and then can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    alive_at: Instant,
+    looked_at: Instant,
+    messages: u64,
+}
+
+impl Pulse {
+    /// Of a filter that has handled so many messages.
+    #[must_use]
+    pub fn new(now: Instant, messages: u64) -> Self {
+        Self {
+            alive_at: now,
+            looked_at: now,
+            messages,
+        }
+    }
+
+    /// Takes the end of a probe, and how many messages the filter has handled by now. Where it did
+    /// not answer, but has handled some since the last look, it may have stopped right after that.
+    pub fn look(&mut self, now: Instant, answered: bool, messages: u64) {
+        if answered {
+            self.alive_at = now;
+        } else if messages != self.messages {
+            self.alive_at = self.looked_at;
+        }
+        self.looked_at = now;
+        self.messages = messages;
+    }
+
+    /// The last sign of life.
+    #[must_use]
+    pub fn alive_at(&self) -> Instant {
+        self.alive_at
     }
 }
 
@@ -183,5 +221,22 @@ mod tests {
                 .collect();
             assert_eq!(got, judgements, "{outcomes}");
         }
+    }
+
+    #[test]
+    fn messages_before_a_stop_are_no_sign_of_life_after_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pulse = Pulse::new(start, 0);
+        pulse.look(at(2), true, 100);
+        assert_eq!(pulse.alive_at(), at(2));
+        // Fifty more until it stopped; the probe gives up two seconds after it has begun.
+        pulse.look(at(6), false, 150);
+        assert_eq!(pulse.alive_at(), at(2));
+        pulse.look(at(8), false, 150);
+        assert_eq!(pulse.alive_at(), at(2));
+        // It has no time for probes, but for messages.
+        pulse.look(at(10), false, 151);
+        assert_eq!(pulse.alive_at(), at(8));
     }
 }
