@@ -47,6 +47,8 @@ pub(super) struct Sent {
     pub(super) answer: Result<Answer, String>,
     /// From the first command, a new connection included, to the answer.
     pub(super) took: Duration,
+    /// The longer of the two parts of that: getting a connection, and the message.
+    pub(super) step: Duration,
 }
 
 /// A running stream. Dropping it stops it.
@@ -156,21 +158,25 @@ pub(super) fn send_alone(server: SocketAddr, letter: Letter) -> Sent {
 fn deliver(open: &mut Option<(Client, usize)>, server: SocketAddr, letter: Letter) -> Sent {
     let begun = Instant::now();
     let text = letter.text();
+    let mut connected = Duration::ZERO;
     let mut attempt = || -> Result<Answer> {
         let (client, letters) = match open.take() {
             Some(open) => open,
             None => (Client::connect(server, None)?, 0),
         };
         let (client, _) = open.insert((client, letters + 1));
+        connected = begun.elapsed();
         client.send(SENDER, &letter.to(), &text)
     };
     let answer = attempt().map_err(|error| format!("{error:#}"));
     if answer.is_err() {
         *open = None;
     }
+    let took = begun.elapsed();
     Sent {
         answer,
-        took: begun.elapsed(),
+        took,
+        step: connected.max(took.saturating_sub(connected)),
         letter,
     }
 }

@@ -153,6 +153,7 @@ mod tests {
                 text: String::new(),
             }),
             took: Duration::from_millis(u64::from(code)),
+            step: Duration::ZERO,
         }
     }
 
