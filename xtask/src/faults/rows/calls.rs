@@ -13,18 +13,44 @@ use crate::faults::office::Office;
 use crate::faults::scene::{Plan, Scene};
 use crate::setup::STRACE;
 
-/// Calls, and what the system says when they fail.
-const CALLS: [(&str, &str); 5] = [
-    ("read", "EIO"),
-    ("write", "EIO"),
-    ("accept4", "EMFILE"),
-    ("openat", "EMFILE"),
-    ("mmap", "ENOMEM"),
+/// A kind of call.
+struct Call {
+    name: &'static str,
+    /// What the system says when it fails.
+    error: &'static str,
+    /// Whether it fails on the log alone.
+    on_log: bool,
+}
+
+const fn call(name: &'static str, error: &'static str) -> Call {
+    Call {
+        name,
+        error,
+        on_log: false,
+    }
+}
+
+/// What is made to fail. Sockets are read and written by `recvfrom`, `sendto` and `writev`; what is
+/// left for `write` is the log, and the runtime's own eventfd, of which tokio takes it that it
+/// cannot fail, as the kernel has it.
+const CALLS: [Call; 8] = [
+    call("read", "EIO"),
+    Call {
+        name: "write",
+        error: "EIO",
+        on_log: true,
+    },
+    call("accept4", "EMFILE"),
+    call("openat", "EMFILE"),
+    call("mmap", "ENOMEM"),
+    call("recvfrom", "ECONNRESET"),
+    call("sendto", "ECONNRESET"),
+    call("writev", "ECONNRESET"),
 ];
 /// The n-th, for n up to this.
 const NTH_MAX: u32 = 100;
 /// How long mail flows with one call to fail.
-const EACH: Duration = Duration::from_millis(250);
+const EACH: Duration = Duration::from_millis(200);
 
 /// Every call, every n.
 pub(super) fn fail(office: &Office) -> Result<Measured> {
@@ -34,21 +60,28 @@ pub(super) fn fail(office: &Office) -> Result<Measured> {
     let log = office.folder("calls")?.join("strace");
     let mut notes = Vec::new();
     let (mut injected, mut crashes) = (0, 0);
-    for (call, error) in CALLS {
+    for Call {
+        name,
+        error,
+        on_log,
+    } in CALLS
+    {
         for nth in 1..=NTH_MAX {
             let pid = scene.pid()?.to_string();
             let mut strace = Command::new(STRACE.program);
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid, "-e"]);
-            strace.arg(format!("trace={call}"));
-            strace.arg("-e");
-            strace.arg(format!("inject={call}:error={error}:when={nth}"));
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid]);
+            strace.args(["-e", &format!("trace={name}")]);
+            strace.args(["-e", &format!("inject={name}:error={error}:when={nth}")]);
+            if on_log {
+                strace.arg("-P").arg(office.folder("calls")?.join("log"));
+            }
             let mut strace = Child::start("strace", &mut strace, &log)?;
             pause(office, EACH)?;
             strace.stop()?;
             injected += 1;
             if scene.has_ended()? {
                 crashes += 1;
-                notes.push(format!("{call} {nth}: the orchestrator ended"));
+                notes.push(format!("{name} {nth}: the orchestrator ended"));
                 scene = Scene::start(office, &plan)?;
             }
         }

@@ -226,9 +226,9 @@ pub(super) static TABLE: &[Fault] = &[
     },
     Fault {
         name: "calls",
-        what: "the n-th read, write, accept4, openat or mmap fails, n = 1 to 100",
+        what: "the n-th read, write, accept4, openat, mmap, … fails, n = 1 to 100",
         limits: &[
-            at_least("injected", 500.0),
+            at_least("injected", 800.0),
             at_most("crashes", 0.0),
             at_most("panics", 0.0),
             at_most("lost", 0.0),
