@@ -281,6 +281,12 @@ fn is_marked(edits: &[Edit], filter: usize) -> bool {
         .any(|edit| matches!(edit, Edit::AddHeader { name, .. } if *name == mark.as_bytes()))
 }
 
+/// Whether an edit is one of that filter's marks.
+pub(super) fn is_mark(edit: &Edit, filter: usize) -> bool {
+    let mark = format!("X-{filter}-");
+    matches!(edit, Edit::AddHeader { name, .. } if name.starts_with(mark.as_bytes()))
+}
+
 /// The body that edits put in place of the old one.
 fn replaced(edits: &[Edit]) -> Option<Vec<u8>> {
     let pieces = edits.iter().filter_map(|edit| match edit {

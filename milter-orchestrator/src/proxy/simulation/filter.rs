@@ -16,6 +16,7 @@ use super::chance::Chance;
 use super::check::{Result, Violation, require};
 use super::letter::{Letter, name_in};
 use super::pipe::Pipe;
+use super::plan::{Extent, Script};
 use crate::member::Readiness;
 use crate::supervisor::backoff::Backoff;
 use crate::supervisor::child::{self, Action, State};
@@ -95,6 +96,14 @@ impl Process {
             actions: chance.some_of(may.iter(), 2) | Actions::ADD_HEADERS,
             steps: chance.some_of(wishes.iter(), 4),
         }
+    }
+
+    /// One that wants to hear everything.
+    pub(super) fn plain() -> Self {
+        let mut process = Self::new(&mut Chance::new(0));
+        process.actions = Actions::ADD_HEADERS;
+        process.steps = Steps::empty();
+        process
     }
 
     /// Whether it reads what is sent to it.
@@ -204,6 +213,14 @@ pub(super) struct Line {
     pub(super) attempt: Option<Attempt>,
 }
 
+/// What may go wrong with an answer.
+pub(super) enum Faults<'a> {
+    /// By chance.
+    Rates(&'a Rates),
+    /// This, or nothing.
+    Script(Option<Script>),
+}
+
 /// What a command came to.
 pub(super) struct Heard {
     /// The whole process is hit.
@@ -255,7 +272,7 @@ impl Line {
         command: Command,
         process: &Process,
         letter: Option<&Letter>,
-        rates: &Rates,
+        faults: &Faults<'_>,
         (now, chance): (Instant, &mut Chance),
     ) -> Result<Heard> {
         let code = command.code();
@@ -293,13 +310,25 @@ impl Line {
         } else if replies.is_empty() || self.mute {
             None
         } else {
-            let drawn = rates.iter().find(|(_, rate)| chance.once_in(*rate));
-            drawn.map(|(lapse, _)| *lapse)
+            match faults {
+                Faults::Rates(rates) => {
+                    let drawn = rates.iter().find(|(_, rate)| chance.once_in(*rate));
+                    drawn.map(|(lapse, _)| *lapse)
+                }
+                Faults::Script(script) => script
+                    .filter(|script| script.code == code)
+                    .map(|script| script.lapse),
+            }
         };
         // One of two answers to content is taken for the answer to what was told ahead.
         let of_content = matches!(code, b'L' | b'N' | b'B');
         let lapse = lapse.filter(|lapse| *lapse != Lapse::Twice || !of_content);
-        self.say(&replies, lapse, now, chance);
+        match (faults, lapse) {
+            (Faults::Script(Some(script)), Some(lapse)) => {
+                self.say_by_script(&replies, lapse, script.extent, now);
+            }
+            _ => self.say(&replies, lapse, now, chance),
+        }
         Ok(Heard { lapse, by_poison })
     }
 
@@ -430,6 +459,34 @@ impl Line {
             }
         }
         self.busy_until = self.from.push(bytes.freeze(), at, chance);
+    }
+}
+
+impl Line {
+    /// The same, where it is written what goes wrong.
+    fn say_by_script(&mut self, replies: &[Reply], lapse: Lapse, extent: Extent, now: Instant) {
+        let mut bytes = BytesMut::new();
+        for reply in replies {
+            let _ = reply.encode(&mut bytes);
+        }
+        bytes.truncate(match extent {
+            Extent::Nothing => 0,
+            // One field with its name and value has 22, a word has 5.
+            Extent::Part => 26,
+            Extent::Whole => bytes.len(),
+        });
+        if let Some(attempt) = &mut self.attempt {
+            attempt.broken = extent != Extent::Whole;
+        }
+        self.mute = extent != Extent::Whole;
+        if extent != Extent::Nothing {
+            self.from.push_whole(bytes.freeze(), now);
+        }
+        if lapse == Lapse::Garbage {
+            let later = now + Duration::from_millis(u64::from(extent == Extent::Whole) * 100);
+            let nonsense = Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            self.from.push_whole(nonsense, later);
+        }
     }
 }
 

@@ -66,6 +66,21 @@ impl Letter {
         })
     }
 
+    /// One on which every filter is asked about everything, and none has a word of its own.
+    pub(super) fn plain(number: u64, filters: usize) -> Rc<Self> {
+        let name = format!("m{number}.");
+        let piece = Bytes::from(format!("line of {name}\r\n"));
+        Rc::new(Self {
+            words: vec![None; filters],
+            poison: None,
+            recipients: 2,
+            fields: 2,
+            pieces: vec![piece; 2],
+            seed: number,
+            name,
+        })
+    }
+
     /// Whether it kills a filter by its content.
     pub(super) fn kills_in_content(&self) -> bool {
         self.poison

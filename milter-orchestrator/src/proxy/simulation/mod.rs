@@ -28,6 +28,7 @@ mod chance;
 mod check;
 mod filter;
 mod letter;
+mod matrix;
 mod mta;
 mod pipe;
 mod plan;

@@ -57,6 +57,8 @@ pub(super) struct Mta {
     pub(super) began: Instant,
     greeted: bool,
     edits_came: Vec<Edit>,
+    /// How long its client thinks after a message.
+    pub(super) pause: Duration,
 }
 
 /// How long an MTA waits.
@@ -64,6 +66,15 @@ const PATIENCE: Duration = Duration::from_secs(26);
 const PATIENCE_AT_END: Duration = Duration::from_secs(241);
 
 impl Mta {
+    /// One that leaves nothing out, and has the longer patience.
+    pub(super) fn plain(name: String, now: Instant) -> (Self, Command) {
+        let (mut mta, _) = Self::new(name, now, &mut Chance::new(0));
+        let (side, opening) = MtaSide::offer(6, Actions::all(), Steps::NEGOTIABLE);
+        mta.side = side;
+        mta.version = "Postfix 3.7.11";
+        (mta, opening)
+    }
+
     /// One that makes its offer.
     pub(super) fn new(name: String, now: Instant, chance: &mut Chance) -> (Self, Command) {
         let mut actions = Actions::all();
@@ -85,6 +96,7 @@ impl Mta {
             began: now,
             greeted: false,
             edits_came: Vec::new(),
+            pause: Duration::ZERO,
         };
         (mta, opening)
     }
@@ -182,12 +194,14 @@ impl Mta {
         if self.side.is_muted() && !matches!(event, Event::Abort) {
             return Ok(());
         }
+        let over = matches!(event, Event::Abort);
         let pause = if chance.once_in(16) {
             chance.below(3000)
         } else {
             chance.below(3)
         };
-        self.doing = Doing::Ready(now + Duration::from_millis(pause));
+        let thinks = if over { self.pause } else { Duration::ZERO };
+        self.doing = Doing::Ready(now + thinks + Duration::from_millis(pause));
         let macros = self.macros(&event);
         let sent = self.side.send(event.clone(), macros.as_deref());
         let sent = sent.map_err(|error| Violation::new(2, format!("{event:?}: {error}")))?;
@@ -264,7 +278,8 @@ impl Mta {
                 Ok(None)
             }
             Answer::Verdict(word) => {
-                self.doing = Doing::Ready(now);
+                let pause = if at_end { self.pause } else { Duration::ZERO };
+                self.doing = Doing::Ready(now + pause);
                 self.conclude(&event, word)
             }
         }

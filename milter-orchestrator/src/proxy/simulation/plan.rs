@@ -1,6 +1,8 @@
 //! What a world consists of and what goes wrong in it. Each seed has its own mixture: most faults are
 //! absent from most worlds, so that rare combinations of the others come up.
 
+use std::time::Duration;
+
 use super::chance::Chance;
 use super::filter::{Lapse, Process, Rates};
 use crate::member::OnFailure;
@@ -28,6 +30,30 @@ pub(super) enum Sabotage {
     Forgetful,
 }
 
+/// How much of an answer comes before something goes wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Nothing.
+    Nothing,
+    /// Of several edits the first, and half of what follows.
+    Part,
+    /// All of it; what goes wrong comes after that.
+    Whole,
+}
+
+/// One thing that goes wrong, instead of what chance brings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Script {
+    /// With the answer to this command,
+    pub(super) code: u8,
+    /// in the first message,
+    pub(super) filter: usize,
+    /// whenever it is told of it, or once.
+    pub(super) always: bool,
+    pub(super) lapse: Lapse,
+    pub(super) extent: Extent,
+}
+
 /// One world.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -48,6 +74,9 @@ pub(super) struct Plan {
     pub(super) aborts: u64,
     pub(super) vanishes: u64,
     pub(super) sabotage: Option<Sabotage>,
+    pub(super) script: Option<Script>,
+    /// How long the client thinks between two messages.
+    pub(super) pause: Duration,
 }
 
 impl Plan {
@@ -106,6 +135,28 @@ impl Plan {
             aborts: if chance.once_in(3) { 100 } else { 0 },
             vanishes: if chance.once_in(3) { 300 } else { 0 },
             sabotage,
+            script: None,
+            pause: Duration::ZERO,
         }
+    }
+
+    /// Nothing happens but what the script says: two messages in one session, through three filters.
+    pub(super) fn scripted(script: Script, policy: OnFailure, strict: bool) -> Self {
+        let mut chance = Chance::new(0);
+        let mut plan = Self::new(2, None, &mut chance);
+        plan.sessions = 1;
+        plan.strict = strict;
+        plan.policies = vec![OnFailure::TempFail; 3];
+        plan.policies[script.filter] = policy;
+        plan.groups = vec![0, 1, 2];
+        plan.processes = (0..3).map(|_| Process::plain()).collect();
+        plan.rates.iter_mut().for_each(|(_, rate)| *rate = 0);
+        plan.poison = 0;
+        plan.only_poison = false;
+        plan.aborts = 0;
+        plan.vanishes = 0;
+        plan.pause = Duration::from_secs(60);
+        plan.script = Some(script);
+        plan
     }
 }

@@ -7,7 +7,7 @@ use milter_proto::edit::Edit;
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Command, Reply, Steps};
 
-use super::World;
+use super::{Outcome, World};
 use crate::counters::Crash;
 use crate::proxy::simulation::check::{self, Result, Violation, Witness};
 use crate::proxy::simulation::filter::Attempt;
@@ -110,7 +110,10 @@ impl World {
             self.begun += 1;
             let poison = self.chance.once_in(self.plan.poison);
             let count = self.members.len();
-            let letter = Letter::new(self.begun, count, poison, &mut self.chance);
+            let letter = match self.plan.script {
+                Some(_) => Letter::plain(self.begun, count),
+                None => Letter::new(self.begun, count, poison, &mut self.chance),
+            };
             self.letters.insert(letter.name.clone(), Rc::clone(&letter));
             Some(letter)
         } else {
@@ -167,6 +170,19 @@ impl World {
             let healths = self.members.iter().map(|member| &member.health);
             healths.for_each(|health| health.isolation().forget());
         }
+        let edits = &lane.mta.delivery.edits;
+        let of = |index: &usize| edits.iter().any(|edit| check::is_mark(edit, *index));
+        self.outcomes.push(Outcome {
+            word: match &fate {
+                Fate::Passed => Some(Verdict::Continue),
+                Fate::Refused(word) => Some(word.clone()),
+                Fate::Aborted => None,
+            },
+            marks: (0..self.members.len()).filter(of).collect(),
+            held: edits
+                .iter()
+                .any(|edit| matches!(edit, Edit::Quarantine { .. })),
+        });
         match fate {
             Fate::Passed => {
                 self.figures.passed += 1;
@@ -183,7 +199,7 @@ impl World {
                     _ => false,
                 };
                 let tries = self.tries.entry(letter.name.clone()).or_default();
-                if for_now && *tries < 2 {
+                if for_now && *tries < 2 && self.plan.script.is_none() {
                     *tries += 1;
                     let at = self.now + Duration::from_secs(1 + self.chance.below(60));
                     self.again.push((at, letter, 0));

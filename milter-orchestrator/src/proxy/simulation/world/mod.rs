@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use milter_proto::edit::Edit;
+use milter_proto::verdict::Verdict;
 
 use crate::counters::Crash;
 use crate::member::{Chain, Member, OnFailure};
@@ -69,6 +70,17 @@ impl Figures {
     }
 }
 
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Its last word; none when it was given up.
+    pub(super) word: Option<Verdict>,
+    /// The filters whose edits came.
+    pub(super) marks: Vec<usize>,
+    /// It was put into quarantine.
+    pub(super) held: bool,
+}
+
 /// The world of one seed.
 pub(super) struct World {
     plan: Plan,
@@ -91,6 +103,10 @@ pub(super) struct World {
     last_edit: Option<Edit>,
     unseen: Vec<u64>,
     figures: Figures,
+    /// What became of each message, in order.
+    pub(super) outcomes: Vec<Outcome>,
+    /// What the script says has happened.
+    scripted: bool,
     story: Option<Vec<String>>,
 }
 
@@ -147,6 +163,8 @@ impl World {
             now,
             last_edit: None,
             figures: Figures::default(),
+            outcomes: Vec::new(),
+            scripted: false,
             story: tell.then(Vec::new),
             plan,
             chance,
@@ -231,14 +249,21 @@ impl World {
         self.sessions += 1;
         let name = format!("client-{}.test", self.sessions);
         let mut session = Session::new(Arc::clone(&self.shared), self.now);
-        let (mta, opening) = Mta::new(name, self.now, &mut self.chance);
+        let (mut mta, opening) = match self.plan.script {
+            Some(_) => Mta::plain(name, self.now),
+            None => Mta::new(name, self.now, &mut self.chance),
+        };
+        mta.pause = self.plan.pause;
         // The first command of a session always has a place.
         let taken = session.command(opening, self.now).is_ok();
         let count = self.members.len();
         let lane = Lane {
             session,
             mta,
-            left: 1 + self.chance.below(6),
+            left: match self.plan.script {
+                Some(_) => self.plan.messages,
+                None => 1 + self.chance.below(6),
+            },
             lines: (0..count).map(|_| None).collect(),
             attempts: vec![None; count],
             ended: None,

@@ -9,7 +9,7 @@ use milter_proto::wire::{Command, Decoder, Reply};
 use super::World;
 use crate::proxy::child::{ChildError, Link};
 use crate::proxy::simulation::check::{Result, Violation, require};
-use crate::proxy::simulation::filter::{Attempt, Lapse, Line};
+use crate::proxy::simulation::filter::{Attempt, Faults, Lapse, Line};
 use crate::proxy::simulation::letter::{Letter, name_in};
 use crate::proxy::simulation::plan::Sabotage;
 
@@ -111,14 +111,17 @@ impl World {
                 _ => line.attempt.as_ref().map(|attempt| attempt.message.clone()),
             };
             let letter = name.and_then(|name| self.letters.get(&name)).cloned();
-            let heard = line.hear(
-                command,
-                process,
-                letter.as_deref(),
-                &self.plan.rates,
-                (self.now, &mut self.chance),
-            )?;
+            let faults = match self.plan.script {
+                None => Faults::Rates(&self.plan.rates),
+                Some(script) => {
+                    let due = self.outcomes.is_empty() && (script.always || !self.scripted);
+                    Faults::Script(Some(script).filter(|script| due && script.filter == index))
+                }
+            };
+            let chance = (self.now, &mut self.chance);
+            let heard = line.hear(command, process, letter.as_deref(), &faults, chance)?;
             let Some(lapse) = heard.lapse else { continue };
+            self.scripted = true;
             self.figures.lapses += 1;
             self.tell(|| format!("{number}: filter {index} fails: {lapse:?}"));
             self.processes[index].trouble = Some(self.now);
