@@ -2,7 +2,7 @@
 //! runs itself as.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -132,13 +132,17 @@ pub(crate) fn ask(
     context: &CommandContext<'_, Orchestrator>,
     question: &Question,
 ) -> Result<Answer, Failure> {
-    let settings: Settings = context.settings()?;
-    let socket = settings
-        .control
-        .socket
-        .path()
-        .map_or_else(PathBuf::new, PathBuf::from);
-    control::ask(&socket, question).map_err(|error| Failure::new(EX_UNAVAILABLE, error.to_string()))
+    let settings: Result<Settings, Failure> = context.settings();
+    // What runs can be asked also while somebody has broken the file.
+    let control = match &settings {
+        Ok(settings) => settings.control.clone(),
+        Err(_) => context.section("control"),
+    };
+    let socket = control.socket.path().unwrap_or_else(|| Path::new(""));
+    control::ask(socket, question).map_err(|error| match settings {
+        Ok(_) => Failure::new(EX_UNAVAILABLE, error.to_string()),
+        Err(mistake) => mistake,
+    })
 }
 
 pub(crate) fn unexpected(answer: &Answer) -> Failure {

@@ -29,7 +29,10 @@ use crate::entrance::{Current, Door, Entrance, Rules};
 use crate::sockets;
 use crate::status;
 use crate::supervisor::Supervisor;
+use crate::supervisor::capture::Output;
 use crate::supervisor::nursery::channel::Watched;
+use crate::supervisor::nursery::message::Start;
+use crate::supervisor::spawn::Running;
 
 /// MTAs are let in when every child has had its chance, or after this time.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
@@ -94,6 +97,8 @@ struct Predecessor {
     metrics: Option<Bound>,
     /// It has told us to go on: we are the one that counts.
     has_left: bool,
+    /// Filters that only its connections use, and their output.
+    left: Vec<(Start, Running, Output)>,
 }
 
 /// How a house ends.
@@ -152,6 +157,7 @@ impl House {
             channel,
             metrics,
             has_left: false,
+            left: Vec::new(),
         });
     }
 
@@ -285,6 +291,7 @@ impl House {
 
     /// We are the one that counts from now on.
     fn take_over(&mut self, host: &Host<Orchestrator>) {
+        self.keep_what_is_left();
         if let Err(failure) = self.answer_questions() {
             tracing::error!("the control socket is not served: {failure}");
         }
@@ -300,22 +307,34 @@ impl House {
         }
     }
 
+    /// By now everybody has the filter that it wants; the others serve connections of the
+    /// predecessor, and are to be heard meanwhile.
+    fn keep_what_is_left(&mut self) {
+        let unclaimed = self.supervisor.nurseries().unclaimed();
+        let Some(predecessor) = &mut self.predecessor else {
+            return;
+        };
+        for (start, mut running) in unclaimed {
+            let pipes = (running.stdout.take(), running.stderr.take());
+            let mut output = Output::new(&start.name, pipes.0, pipes.1);
+            output.listen();
+            predecessor.left.push((start, running, output));
+        }
+    }
+
     /// The predecessor has ended, and its last connection: what only that used is not needed.
     fn inherit_all(&mut self) {
         tracing::info!("upgrade: the old process has ended");
-        self.predecessor = None;
-        let unclaimed = self.supervisor.nurseries().unclaimed();
-        if unclaimed.is_empty() {
-            return;
-        }
-        for (start, running) in &unclaimed {
-            tracing::info!(child = start.name, "ended: nobody uses it any more");
+        let left = self.predecessor.take().map(|predecessor| predecessor.left);
+        let left = left.unwrap_or_default();
+        for (start, running, _) in &left {
+            tracing::info!(child = start.name, "nobody uses it any more");
             running.group.signal(NixSignal::SIGTERM);
             running.group.signal(NixSignal::SIGCONT);
         }
         tokio::spawn(async move {
             time::sleep(LEFT_OVER_MAX).await;
-            for (_, running) in unclaimed {
+            for (_, running, _) in left {
                 running.group.signal(NixSignal::SIGKILL);
             }
         });

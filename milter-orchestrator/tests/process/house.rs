@@ -1,13 +1,16 @@
 //! An orchestrator in a folder of its own, and everything that it starts, all gone at the end.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use milter_orchestrator::control::{self, Answer, Question};
-use milter_orchestrator::status::{MilterStatus, Snapshot};
+use milter_orchestrator::status::{Kind, MilterStatus, Snapshot};
 use milter_orchestrator::supervisor::child::State;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,18 +51,26 @@ impl House {
             configuration(directory.path(), sections),
         )
         .unwrap();
-        let log = File::create(directory.path().join("log")).unwrap();
-        let process = command(directory.path())
-            .arg("run")
-            .env("NOTIFY_SOCKET", "/nowhere")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let process = launch(directory.path(), None);
         let house = Self { process, directory };
         house.wait_for("control", || house.ask(&Question::Status).is_some());
         house
+    }
+
+    /// The same with a socket for the listener `inbound` that somebody else holds, as systemd does.
+    pub(crate) fn start_holding(directory: TempDir, socket: &UnixListener, sections: &str) -> Self {
+        let config = config(directory.path());
+        fs::write(config, configuration(directory.path(), sections)).unwrap();
+        let process = launch(directory.path(), Some(socket));
+        let house = Self { process, directory };
+        house.wait_for("control", || house.ask(&Question::Status).is_some());
+        house
+    }
+
+    /// Starts it again after its end, with the socket that somebody holds.
+    pub(crate) fn start_again(&mut self, socket: &UnixListener) {
+        self.process.wait().unwrap();
+        self.process = launch(self.path(), Some(socket));
     }
 
     /// Its folder.
@@ -108,10 +119,14 @@ impl House {
 
     /// Waits until a milter is up, and says which process it is.
     pub(crate) fn wait_until_up(&self, name: &str) -> Option<i32> {
+        let mut pid = None;
         self.wait_for(&format!("{name} up"), || {
-            self.milter(name).state == State::Up
+            let milter = self.milter(name);
+            pid = milter.pid;
+            // It may answer before its nursery has told which process it is.
+            milter.state == State::Up && (pid.is_some() || milter.kind == Kind::Foreign)
         });
-        self.milter(name).pid
+        pid
     }
 
     /// Waits until `done`, or fails with the log.
@@ -225,6 +240,31 @@ probe_interval = \"100ms\"
         false => frame.to_owned(),
     };
     format!("{frame}{sections}").replace("{dir}", &directory.display().to_string())
+}
+
+/// Runs the orchestrator; its log goes to a file there.
+fn launch(directory: &Path, socket: Option<&UnixListener>) -> Child {
+    let log = directory.join("log");
+    let log = File::options().create(true).append(true).open(log).unwrap();
+    let mut command = command(directory);
+    command
+        .arg("run")
+        .env("NOTIFY_SOCKET", "/nowhere")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    if let Some(socket) = socket {
+        let mapping = FdMapping {
+            parent_fd: OwnedFd::from(socket.try_clone().unwrap()),
+            child_fd: 3,
+        };
+        command
+            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDNAMES", "inbound")
+            .fd_mappings(vec![mapping])
+            .unwrap();
+    }
+    command.spawn().unwrap()
 }
 
 /// The orchestrator with the configuration in `directory`.

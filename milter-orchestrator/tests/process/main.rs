@@ -7,6 +7,8 @@ mod drain;
 #[cfg(test)]
 mod filter;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod house;
 #[cfg(test)]
 mod lifetime;

@@ -33,9 +33,7 @@ fn reload(house: &House) -> String {
 #[track_caller]
 fn refused(house: &House) -> String {
     let output = house.run(&["reload"]);
-    // What is no configuration at all is noticed by the command itself.
-    let code = output.status.code();
-    assert!(matches!(code, Some(69 | 78)), "{output:?}");
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -65,6 +63,14 @@ fn policies_count_at_once_and_a_bad_file_changes_nothing() {
     ] {
         assert!(error.contains(words), "no {words:?} in {error}");
     }
+    house.rewrite("[milter.good\n");
+    let error = refused(&house);
+    assert!(error.contains("orchestrator.toml:"), "{error}");
+    assert!(
+        house.run(&["status"]).status.success(),
+        "the file is broken"
+    );
+
     let good = house.milter("good");
     assert_eq!(good.on_failure, OnFailure::Accept);
     assert_eq!((good.pid, good.restarts), (before, 0), "{}", house.log());

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 use super::args::{self, Arguments, Verb};
@@ -170,6 +171,16 @@ impl<P: Program> CommandContext<'_, P> {
     /// When the file cannot be read or holds a mistake; already worded for the operator.
     pub fn settings(&self) -> Result<P::Settings, Failure> {
         self.source()?.settings::<P>()
+    }
+
+    /// One section of the configuration file, whatever is wrong elsewhere in it; the default when
+    /// it is not there, or cannot be read.
+    #[must_use]
+    pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        let source = self.source().ok();
+        source
+            .and_then(|source| source.section(name))
+            .unwrap_or_default()
     }
 
     /// The program that the settings make, checked as `check` does.

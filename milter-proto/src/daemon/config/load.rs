@@ -9,6 +9,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::mistake::Mistake;
 use crate::daemon::exit::{EX_CONFIG, EX_IOERR, EX_NOINPUT, EX_NOPERM};
 use crate::daemon::{Failure, Program};
@@ -64,6 +66,17 @@ impl Source {
             text: text.to_owned(),
             ..Self::absent(Path::new(name))
         }
+    }
+
+    /// One section, as far as the lines that belong to it can be understood: a file that is broken
+    /// elsewhere has it too.
+    pub(crate) fn section<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let header = format!("[{name}]");
+        let bare = |line: &&str| line.split('#').next().map(str::trim) != Some(&*header);
+        let mut lines = self.text.lines().skip_while(bare);
+        lines.next()?;
+        let own = lines.take_while(|line| !line.trim_start().starts_with('['));
+        toml::from_str(&own.collect::<Vec<_>>().join("\n")).ok()
     }
 
     /// The text of the file.
