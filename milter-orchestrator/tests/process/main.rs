@@ -12,6 +12,7 @@ mod held;
 mod house;
 #[cfg(test)]
 mod lifetime;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod mta;

@@ -1,5 +1,7 @@
 //! Children that are missing, end, keep silent, crash, hang; and foreign milters that come and go.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use milter_orchestrator::control::{Answer, Question};
@@ -28,16 +30,22 @@ async fn negotiate(address: Address) -> Duration {
 #[test]
 fn children_that_cannot_start_are_shown_and_cost_the_others_nothing() {
     let good = filter::milter(Duration::ZERO);
-    let house = House::start(&format!(
+    let directory = tempfile::tempdir().unwrap();
+    // There, and what is to run it is not.
+    let missing = directory.path().join("missing");
+    fs::write(&missing, "#!/nonexistent/shell\n").unwrap();
+    fs::set_permissions(&missing, fs::Permissions::from_mode(0o755)).unwrap();
+    let sections = format!(
         "[milter.good]\n{good}
-         [milter.missing]\ncommand = [\"/nonexistent/milter\"]
+         [milter.missing]\ncommand = [\"{{dir}}/missing\"]
          [milter.ends]\ncommand = [\"sh\", \"-c\", \"echo to stdout; echo to stderr >&2; exit 3\"]
          [milter.silent]\ncommand = [\"sleep\", \"1000\"]\nstart_timeout = \"300ms\"
          [[route]]\nchain = [\"good\", [\"missing\", \"ends\"], \"silent\"]\n"
-    ));
+    );
+    let house = House::start_in(directory, "", &sections);
     house.wait_until_up("good");
     for (name, words) in [
-        ("missing", "\"/nonexistent/milter\": No such file"),
+        ("missing", "/missing\": No such file"),
         ("ends", "ended with status 3"),
         ("silent", "LISTEN_FDS"),
     ] {
@@ -182,7 +190,7 @@ async fn a_foreign_milter_is_probed_and_never_started() {
     drop(stop);
     task.await.unwrap();
     house.wait_for("down again", || house.milter("theirs").state == State::Down);
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     let (_stop, _task) = foreign(&address).await;
     house.wait_until_up("theirs");
     assert_eq!(house.milter("theirs").restarts, 0);
