@@ -113,22 +113,7 @@ enum Command {
         lanes: u8,
     },
     /// Break things on purpose while mail flows, and count what becomes of it
-    Faults {
-        /// Which faults (default: all)
-        names: Vec<String>,
-        /// Name the faults and their limits, inject none
-        #[arg(long)]
-        list: bool,
-        /// Use the quickly built daemons
-        #[arg(long)]
-        dev: bool,
-        /// Install no Debian packages; say what is missing
-        #[arg(long)]
-        no_install: bool,
-        /// Keep the folder with logs, mail and configuration, and say where it is
-        #[arg(long)]
-        keep: bool,
-    },
+    Faults(faults::Options),
     /// Simulate sessions, filters and their faults, and check what must hold whatever happens
     Simulate {
         /// How many seeds; each is a world of its own
@@ -154,7 +139,18 @@ enum Command {
 
 fn main() -> ExitCode {
     workspace::make_ordinary();
-    let done = match Command::parse() {
+    match obey(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what is asked for.
+fn obey(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run { no_install, dir } => run::run(dir, !no_install),
         Command::Demo {
             no_install,
@@ -203,19 +199,7 @@ fn main() -> ExitCode {
             scripts,
             lanes,
         }),
-        Command::Faults {
-            names,
-            list,
-            dev,
-            no_install,
-            keep,
-        } => faults::run(&faults::Options {
-            names,
-            list,
-            profile: if dev { Profile::Dev } else { Profile::Release },
-            install: !no_install,
-            keep,
-        }),
+        Command::Faults(options) => faults::run(&options),
         Command::Simulate {
             seeds,
             seed,
@@ -228,12 +212,5 @@ fn main() -> ExitCode {
             dev,
         }),
         Command::Setup { no_install } => setup::run(!no_install),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -137,7 +137,7 @@ pub(super) enum Word {
 }
 
 /// A fault, what it measured, and how its limits went.
-pub(crate) struct Judged {
+pub(super) struct Judged {
     /// The fault.
     pub(super) fault: &'static Fault,
     /// What it measured; an error when it could not be injected.

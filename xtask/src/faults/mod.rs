@@ -36,18 +36,22 @@ const PROGRAMS: &[&str] = &[
 ];
 
 /// What is asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Faults by name; all of them when empty.
-    pub(crate) names: Vec<String>,
-    /// Name the faults, inject none.
-    pub(crate) list: bool,
-    /// Which build of the daemons.
-    pub(crate) profile: Profile,
-    /// Whether missing Debian packages may be installed.
-    pub(crate) install: bool,
-    /// Whether the folder with logs, mail and configuration stays.
-    pub(crate) keep: bool,
+    /// Which faults (default: all)
+    names: Vec<String>,
+    /// Name the faults and their limits, inject none
+    #[arg(long)]
+    list: bool,
+    /// Use the quickly built daemons
+    #[arg(long)]
+    dev: bool,
+    /// Install no Debian packages; say what is missing
+    #[arg(long)]
+    no_install: bool,
+    /// Keep the folder with logs, mail and configuration, and say where it is
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Injects faults; an error when one is missed.
@@ -69,8 +73,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// The same for a command that has the signals in hand already: what came of each.
-pub(crate) fn perform(options: &Options, interrupt: &Interrupt) -> Result<Vec<Judged>> {
+/// What came of each.
+fn perform(options: &Options, interrupt: &Interrupt) -> Result<Vec<Judged>> {
     let faults = rows::chosen(&options.names)?;
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -81,9 +85,13 @@ pub(crate) fn perform(options: &Options, interrupt: &Interrupt) -> Result<Vec<Ju
         .chain(faults.iter().flat_map(|fault| fault.tools))
         .copied()
         .collect();
-    let missing = setup::ensure(&tools, options.install)?;
+    let missing = setup::ensure(&tools, !options.no_install)?;
     ensure!(missing.is_empty(), "{}", setup::advice(&missing));
-    let built = workspace::build_programs(options.profile, PROGRAMS)?;
+    let profile = match options.dev {
+        true => Profile::Dev,
+        false => Profile::Release,
+    };
+    let built = workspace::build_programs(profile, PROGRAMS)?;
     let mut office = Office::open(&built, PROGRAMS, interrupt)?;
     if options.keep {
         office.keep();

@@ -1,5 +1,5 @@
-//! What all faults share: a private Postfix, the next hop behind it, configured filters of ours, and
-//! the port between Postfix and whatever orchestrator a fault starts there.
+//! What all faults share: a private Postfix, the next hop behind it, configured filters of ours,
+//! and the port between Postfix and whatever orchestrator a fault starts there.
 
 use std::fs;
 use std::net::SocketAddr;
