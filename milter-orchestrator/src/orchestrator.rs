@@ -72,9 +72,11 @@ impl Program for Orchestrator {
 
     fn survey(settings: &Settings) -> Vec<ConfigError> {
         let drawn = blueprint::survey(settings, &Known::new());
-        let mut mistakes = drawn.err().unwrap_or_default();
-        mistakes.extend(commands::check(settings));
-        mistakes
+        drawn.err().unwrap_or_default()
+    }
+
+    fn obstacles(settings: &Settings) -> Vec<ConfigError> {
+        commands::check(settings)
     }
 
     fn warnings(&self) -> Vec<ConfigError> {

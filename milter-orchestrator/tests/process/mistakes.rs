@@ -38,8 +38,11 @@ fn check(directory: &Path, sections: &str) -> (bool, Vec<(isize, String, String)
     (output.status.success(), found)
 }
 
+/// What is written, and what is said of it.
+type Row<'a> = (&'a str, &'a [(isize, &'a str, &'a str)]);
+
 /// Each row: what is written, then for every mistake its line, words of it, and words of the advice.
-fn mistakes(rows: &[(&str, &[(isize, &str, &str)])], sound: bool) {
+fn mistakes(rows: &[Row<'_>], sound: bool) {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     fs::write(
@@ -121,6 +124,15 @@ fn mistakes_in_conditions() {
                 route!("{ macro = { x = [] } }"),
                 &[(1, "empty list", "\"*\"")],
             ),
+        ],
+        false,
+    );
+}
+
+#[test]
+fn mistakes_in_conditions_within_conditions_and_lists() {
+    mistakes(
+        &[
             (
                 route!("{ listen = \"inbund\" }"),
                 &[(1, "no listener \"inbund\"", "\"inbound\"?")],

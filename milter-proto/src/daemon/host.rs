@@ -168,9 +168,10 @@ impl<P: Program> Host<P> {
 
 fn prepare_again<P: Program>(path: &Path) -> Result<(Common, P), Failure> {
     let source = Source::read::<P>(path)?;
-    let program = source.program::<P>()?;
-    for remark in source.remarks(&program) {
+    let program = source.fitting_program::<P>()?;
+    let settings = source.settings::<P>()?;
+    for remark in source.remarks(&program, &settings) {
         tracing::warn!("{remark}");
     }
-    Ok((P::common(&source.settings::<P>()?), program))
+    Ok((P::common(&settings), program))
 }

@@ -73,6 +73,12 @@ pub trait Program: Sized + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What of this machine does not fit the settings at the moment: programs that are not there,
+    /// say. `check` and a reload take it for mistakes; a start goes on without, and logs it.
+    fn obstacles(_: &Self::Settings) -> Vec<ConfigError> {
+        Vec::new()
+    }
+
     /// What of the settings is legal and still odd, with the dotted path of the key.
     fn warnings(&self) -> Vec<ConfigError> {
         Vec::new()

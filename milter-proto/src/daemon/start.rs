@@ -75,7 +75,7 @@ fn run<P: Program>(path: &Path, log_level: Option<Level>) -> Result<ExitCode, Fa
         warn!("{warning}");
     }
     let program = source.program::<P>()?;
-    for remark in source.remarks(&program) {
+    for remark in source.remarks(&program, &settings) {
         warn!("{remark}");
     }
     let code = match live(program, &source, common, log.clone()) {
@@ -126,7 +126,7 @@ fn check<P: Program>(path: &Path, print_it: bool) -> Result<ExitCode, Failure> {
     if let Some(warning) = source.warnings() {
         warn!("{warning}");
     }
-    let program = source.program::<P>()?;
+    let program = source.fitting_program::<P>()?;
     for odd in source.oddities(&program) {
         warn!("{odd}");
     }
@@ -183,7 +183,7 @@ impl<P: Program> CommandContext<'_, P> {
             .unwrap_or_default()
     }
 
-    /// The program that the settings make, checked as `check` does.
+    /// The program that the settings make, checked as a start does.
     ///
     /// # Errors
     /// As [`Self::settings`], and when the program refuses them.

@@ -60,6 +60,8 @@ pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Finding>> {
         let shipped = fs::read(&path).unwrap_or_default();
         findings.extend(compare(&place, program, &shipped, &default));
         let mut check = Command::new(&binary);
+        // The example names its filters without a path, as if they were installed.
+        check.env("PATH", &binaries);
         check.arg("--config").arg(&path).arg("check");
         if let Err(error) = workspace::output(&mut check) {
             findings.push(Finding::new(place, format!("does not pass: {error:#}")));

@@ -327,11 +327,14 @@ async fn shadows_see_everything_and_change_nothing() {
     }
 }
 
-#[tokio::test]
-async fn what_a_shadow_would_have_decided_is_counted_by_pairs() {
+/// When the shadow says what, what the other filter says at the end, which pair that is, and whether
+/// the message would have ended otherwise.
+type ShadowRow = (char, Reply, Reply, Word, Decision, u64);
+
+fn shadow_rows() -> Vec<ShadowRow> {
     let no = || text(550, "5.7.1", "no");
     let later = || text(451, "4.7.1", "later");
-    for (letter, shadows, reals, said, decided, differs) in [
+    vec![
         (
             'E',
             Reply::Continue,
@@ -397,7 +400,12 @@ async fn what_a_shadow_would_have_decided_is_counted_by_pairs() {
             Decision::Accept,
             1,
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn what_a_shadow_would_have_decided_is_counted_by_pairs() {
+    for (letter, shadows, reals, said, decided, differs) in shadow_rows() {
         let what = format!("{letter} {shadows:?} {reals:?}");
         let shadow = Filter::new("shadow")
             .shadow()

@@ -44,13 +44,29 @@ impl Source {
     /// The settings and the program that they make; nothing is opened but what
     /// [`Program::survey`] and [`Program::prepare`] read. All mistakes are told at once.
     pub(crate) fn program<P: Program>(&self) -> Result<P, Failure> {
+        self.program_with(P::survey)
+    }
+
+    /// The same where this machine must fit the settings as well.
+    pub(crate) fn fitting_program<P: Program>(&self) -> Result<P, Failure> {
+        self.program_with(|settings| {
+            let mut mistakes = P::survey(settings);
+            mistakes.extend(P::obstacles(settings));
+            mistakes
+        })
+    }
+
+    fn program_with<P: Program>(
+        &self,
+        survey_meaning: impl FnOnce(&P::Settings) -> Vec<ConfigError>,
+    ) -> Result<P, Failure> {
         let outline = Outline::of::<P::Settings>();
         let mut survey = Survey::read::<P>(self.text(), &outline);
         let Some(settings) = survey.settings.take() else {
             return Err(self.all(survey.mistakes));
         };
         let mut meant = check::sections(&P::common(&settings));
-        meant.extend(P::survey(&settings));
+        meant.extend(survey_meaning(&settings));
         let clean = meant.is_empty() && survey.mistakes.is_empty();
         survey.add(meant);
         if !clean {
@@ -73,10 +89,11 @@ impl Source {
         shown.collect()
     }
 
-    /// What is odd about a program, each in one line for the log.
-    pub(crate) fn remarks<P: Program>(&self, program: &P) -> Vec<String> {
+    /// What is odd about a program and its settings, each in one line for the log.
+    pub(crate) fn remarks<P: Program>(&self, program: &P, settings: &P::Settings) -> Vec<String> {
         let (document, _) = DeTable::parse_recoverable(self.text());
-        let odd = program.warnings();
+        let mut odd = program.warnings();
+        odd.extend(P::obstacles(settings));
         let shown = odd.iter().map(|odd| {
             let mistake = Mistake::of_meaning(odd, document.get_ref());
             let line = mistake.span.as_ref().map(|span| {
