@@ -163,6 +163,7 @@ impl House {
             Failure::new(EX_CONFIG, format!("{path}: {message}; {help}"))
         })?;
         sockets::prepare(&drawn)?;
+        check_spool(&self.settings, &settings)?;
         let mut change = Change {
             rules: rules(&drawn),
             entries: reload::entries(&self.settings, &settings),
@@ -272,7 +273,7 @@ impl House {
                 Some(Fate::Starts | Fate::Beside) => {
                     let time = start_timeout(&plan.source);
                     let name = plan.member.name.clone();
-                    let prepared = Prepared::bind(plan, configured)?;
+                    let prepared = Prepared::bind(plan, configured).map_err(needs_restart)?;
                     change.started.push(Started {
                         generation: prepared.start(&mut self.supervisor)?,
                         until: Instant::now() + time,
@@ -460,6 +461,33 @@ impl House {
         }
         self.show();
         change.replacing.is_empty()
+    }
+}
+
+/// Where nobody may write, bodies could not be kept.
+fn check_spool(old: &Settings, new: &Settings) -> Result<(), Failure> {
+    let directory = &new.limits.spool_directory;
+    if *directory == old.limits.spool_directory {
+        return Ok(());
+    }
+    tempfile::tempfile_in(directory).map(drop).map_err(|error| {
+        let message = format!(
+            "[limits] spool_directory: no file can be made in {}: {error}; give it to the user \
+                 that we run as, and restart us: what we may write to is settled at the start",
+            directory.display()
+        );
+        Failure::new(EX_NOPERM, message)
+    })
+}
+
+/// What we may do is settled at the start.
+fn needs_restart(failure: Failure) -> Failure {
+    match failure.code {
+        EX_NOPERM => Failure::new(
+            EX_NOPERM,
+            format!("{failure}; a folder that had no socket of ours at the start needs a restart"),
+        ),
+        _ => failure,
     }
 }
 

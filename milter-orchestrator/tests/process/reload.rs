@@ -117,6 +117,22 @@ fn a_replacement_that_does_not_get_ready_changes_nothing() {
 }
 
 #[test]
+fn a_spool_that_nobody_may_write_to_changes_nothing() {
+    let house = House::start(&stamped("one"));
+    house.wait_until_up("good");
+    // No file can be made there, whoever one is.
+    house.rewrite(&format!(
+        "[limits]\nspool_directory = \"/proc\"\n{}",
+        stamped("two")
+    ));
+    let error = refused(&house);
+    for words in ["spool_directory", "/proc", "restart"] {
+        assert!(error.contains(words), "no {words:?} in {error}");
+    }
+    assert_eq!(open(&house).send().unwrap(), "one");
+}
+
+#[test]
 fn a_filter_that_binds_its_socket_is_restarted_in_place() {
     let binding = |stamp: &str| {
         let own = filter::binding("{dir}/own.sock", stamp);

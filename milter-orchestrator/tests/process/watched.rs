@@ -54,6 +54,21 @@ fn health(house: &House) -> (String, Health) {
 }
 
 #[test]
+fn whoever_takes_over_is_watched_at_the_same_place() {
+    let mut house = house();
+    house.wait_until_up("good");
+    let output = house.run(&["upgrade"]);
+    assert!(output.status.success(), "{output:?}\n{}", house.log());
+    assert!(house.end().success(), "{}", house.log());
+    house.wait_for("readiness", || health(&house).1.ready);
+    let output = house.run(&["drain"]);
+    assert!(output.status.success(), "{output:?}");
+    let (status, health) = health(&house);
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(health.reasons[0].state, "draining");
+}
+
+#[test]
 fn mail_shows_in_the_metrics() {
     let house = house();
     house.wait_until_up("good");
