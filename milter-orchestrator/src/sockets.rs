@@ -31,9 +31,15 @@ pub(crate) fn prepare(blueprint: &Blueprint) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds the socket that a child is to be handed.
-pub(crate) fn for_child(member: &Member) -> Result<Bound, Failure> {
+/// Binds the socket that a child is to be handed. In our own directory, where there is nobody but
+/// us (the control socket tells), whatever is at a private place is from before, even if children
+/// of then are not quite gone.
+pub(crate) fn for_child(member: &Member, private: bool) -> Result<Bound, Failure> {
     let name = format!("milter.{}", member.name);
+    if let Some(path) = member.address.path().filter(|_| private) {
+        // Where it cannot be removed, binding says why.
+        let _ = fs::remove_file(path);
+    }
     let bound = bind_one(&Listener {
         section: name.clone(),
         name,

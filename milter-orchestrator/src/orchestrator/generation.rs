@@ -29,7 +29,7 @@ impl Prepared {
     /// Binds its socket, where we do that. `configured` is its place by the configuration alone.
     pub(super) fn bind(plan: MilterPlan, configured: Address) -> Result<Self, Failure> {
         let socket = match &plan.source {
-            Source::HandOver(_) => Some(sockets::for_child(&plan.member)?),
+            Source::HandOver(_) => Some(sockets::for_child(&plan.member, plan.private)?),
             Source::BindsItself(_) | Source::Foreign => None,
         };
         Ok(Self {

@@ -41,6 +41,14 @@ impl House {
             blueprint = in_their_places(&settings, &blueprint, heritage)?;
         }
         sockets::prepare(&blueprint)?;
+        // First of all: it shows whether another one of us runs here.
+        let inherited = heritage
+            .as_deref_mut()
+            .and_then(|heritage| heritage.control(&settings.control.socket));
+        let control = match inherited {
+            Some(control) => control,
+            None => sockets::control(&blueprint.control)?,
+        };
         let routes = Arc::clone(&blueprint.routes);
         let rules = super::house::rules(&blueprint);
         let plans = blueprint.milters.into_iter().zip(places);
@@ -52,13 +60,6 @@ impl House {
             Prepared::inherit(plan, configured, socket)
         });
         let prepared = prepared.collect::<Result<Vec<_>, Failure>>()?;
-        let inherited = heritage
-            .as_deref_mut()
-            .and_then(|heritage| heritage.control(&settings.control.socket));
-        let control = match inherited {
-            Some(control) => control,
-            None => sockets::control(&blueprint.control)?,
-        };
         if let Some(heritage) = heritage.as_deref_mut() {
             cradles.extend(heritage.cradles());
         }
