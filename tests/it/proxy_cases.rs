@@ -259,7 +259,9 @@ async fn case_191_a_connection_keeps_its_filters_over_a_reload() {
         .unwrap();
     stage.configure(&Chain::of(["second"])).unwrap();
     daemon.signal(Signal::SIGHUP).unwrap();
-    daemon.wait_until_said("the new configuration counts").unwrap();
+    daemon
+        .wait_until_said("the new configuration counts")
+        .unwrap();
 
     let mut turns = opened.turns.clone();
     turns.extend(passes(Command::Mail(path("<new@x>"))));
