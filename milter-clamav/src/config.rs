@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
-use milter_proto::daemon::config::{Log, Seconds, Server, Size};
+use milter_proto::daemon::config::{Log, Metrics, Seconds, Server, Size};
 use milter_proto::net::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct Settings {
     pub server: Server,
     /// What is logged.
     pub log: Log,
+    /// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
+    pub metrics: Metrics,
     /// Where clamd is, and how long it may take.
     pub clamd: Clamd,
     /// What is scanned.
@@ -40,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             server: Server::on_port(10028),
+            metrics: Metrics::default(),
             log: Log::default(),
             clamd: Clamd::default(),
             scan: Scan::default(),

@@ -47,7 +47,7 @@ impl Program for Clamav {
     type Command = Command;
 
     fn common(settings: &Settings) -> Common {
-        Common::filter(&settings.server, &settings.log)
+        Common::filter(&settings.server, &settings.log).watched(&settings.metrics)
     }
 
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
-use milter_proto::daemon::config::{Log, Seconds, Server, Size};
+use milter_proto::daemon::config::{Log, Metrics, Seconds, Server, Size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ pub struct Settings {
     pub server: Server,
     /// What is logged.
     pub log: Log,
+    /// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
+    pub metrics: Metrics,
     /// How signatures are made.
     pub signature: SignatureSection,
     /// How signatures are verified.
@@ -61,6 +63,7 @@ impl Default for Settings {
             internal: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
             authserv_id: None,
             server: Server::on_port(10026),
+            metrics: Metrics::default(),
             log: Log::default(),
             signature: SignatureSection::default(),
             verify: VerifySection::default(),

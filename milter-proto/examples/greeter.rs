@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use milter_proto::daemon::config::{Log, Server};
+use milter_proto::daemon::config::{Log, Metrics, Server};
 use milter_proto::daemon::{
     CommandContext, Common, ConfigError, Failure, Host, NoCommand, Program, escaped, main as daemon,
 };
@@ -36,6 +36,8 @@ struct Settings {
     server: Server,
     /// What is logged, and how.
     log: Log,
+    /// Where monitoring asks.
+    metrics: Metrics,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             greeting: "hello".to_owned(),
             server: Server::on_port(10099),
             log: Log::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -56,7 +59,7 @@ impl Program for Greeter {
     type Command = NoCommand;
 
     fn common(settings: &Settings) -> Common {
-        Common::filter(&settings.server, &settings.log)
+        Common::filter(&settings.server, &settings.log).watched(&settings.metrics)
     }
 
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use milter_proto::daemon::ConfigError;
-use milter_proto::daemon::config::{Log, Seconds, Server, nearest};
+use milter_proto::daemon::config::{Log, Metrics, Seconds, Server, nearest};
 use milter_proto::verdict::SmtpReply;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct Settings {
     pub server: Server,
     /// What is logged.
     pub log: Log,
+    /// Where monitoring asks: `/metrics` for Prometheus, `/livez`, `/readyz`.
+    pub metrics: Metrics,
     /// What is done from which score on.
     pub actions: Actions,
     /// Which checks count, and how much.
@@ -50,6 +52,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             server: Server::on_port(10027),
+            metrics: Metrics::default(),
             log: Log::default(),
             actions: Actions::default(),
             checks: Checks::default(),

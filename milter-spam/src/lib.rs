@@ -68,7 +68,7 @@ impl Program for Spam {
     type Command = Command;
 
     fn common(settings: &Settings) -> Common {
-        Common::filter(&settings.server, &settings.log)
+        Common::filter(&settings.server, &settings.log).watched(&settings.metrics)
     }
 
     fn prepare(settings: Settings) -> Result<Self, ConfigError> {

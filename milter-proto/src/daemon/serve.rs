@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::config::Server;
 use super::exit::{EX_OSERR, EX_SOFTWARE};
+use super::watch::{self as watching, Exposition, Health, Watched};
 use super::{Failure, Host, Program, Signal, SocketFile};
 use crate::filter::Filter;
 use crate::net::{self, Limits, Listener, Served};
@@ -34,6 +35,10 @@ impl<P: Program> Host<P> {
         let (listeners, _files) = self.listeners()?;
         let limits = limits(self.common().server.as_ref());
         let filters = Filters::new(filter);
+        let metrics = self.take_metrics();
+        let _watching = metrics
+            .map(|bound| watching::start(bound, P::NAME, Arc::new(filters.clone())))
+            .transpose()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn({
             let filters = filters.clone();
@@ -118,6 +123,18 @@ impl<F> Filters<F> {
     /// After a reload.
     fn exchange(&self, filter: F) {
         self.current.send_replace(Arc::new(filter));
+    }
+}
+
+impl<F: Send + Sync + 'static> Watched for Filters<F> {
+    fn measure(&self, page: &mut Exposition) {
+        page.counter("milter_sessions", "Connections of MTAs.")
+            .sample(&[], self.connections.load(Ordering::Relaxed));
+    }
+
+    /// It listens, or this would not be answered.
+    fn health(&self) -> Health {
+        Vec::new().into()
     }
 }
 

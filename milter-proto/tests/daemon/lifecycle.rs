@@ -174,6 +174,34 @@ fn the_watchdog_is_fed() {
 }
 
 #[test]
+fn a_filter_can_be_watched() {
+    let room = Room::new();
+    let socket = room.path("metrics.sock");
+    let metrics = format!("[metrics]\nsocket = \"unix:{}\"\n", socket.display());
+    room.configure("", &metrics);
+    let mut daemon = room.start();
+    assert_eq!(greeting(&room.address()), "hello");
+    let get = |path: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let page = get("/metrics");
+    for line in ["milter_sessions_total 1\n", "program=\"greeter\""] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    for path in ["/livez", "/readyz"] {
+        assert!(get(path).starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended().success());
+    assert!(!socket.exists(), "the file of the socket stays");
+}
+
+#[test]
 fn root_is_given_up() {
     if !geteuid().is_root() {
         eprintln!("skipped: not root");
