@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::counters::{Counts, Failure, Histogram};
 use crate::member::Readiness;
-use crate::status::{Kind, ListenerStatus, MilterStatus, Snapshot, SpoolStatus};
+use crate::status::{Kind, ListenerStatus, MilterStatus, ReloadStatus, Snapshot, SpoolStatus};
 use crate::supervisor::child::State;
 
 pub use health::health;
@@ -26,6 +26,7 @@ pub fn write(snapshot: &Snapshot, page: &mut Exposition) {
     errors(snapshot, page);
     children(&snapshot.milters, page);
     spool(snapshot.spool, page);
+    reloads(&snapshot.reload, page);
 }
 
 fn latencies(snapshot: &Snapshot, page: &mut Exposition) {
@@ -299,6 +300,23 @@ fn spool(spool: SpoolStatus, page: &mut Exposition) {
     .sample(&[], spool.memory_limit);
     page.gauge("milter_spill_bytes", "Bytes of bodies that are in files.")
         .sample(&[], spool.files);
+}
+
+fn reloads(reload: &ReloadStatus, page: &mut Exposition) {
+    page.gauge(
+        "milter_config_last_reload_success",
+        "Whether the configuration that was read last counts.",
+    )
+    .sample(&[], reload.error.is_none());
+    page.gauge(
+        "milter_config_last_reload_timestamp_seconds",
+        "When it was read, in seconds since 1970; 0: at the start.",
+    )
+    .sample(&[], reload.at);
+    let mut family = page.counter("milter_config_reloads", "Reloads, by what came of them.");
+    for (result, count) in [("ok", reload.succeeded), ("refused", reload.failed)] {
+        family.sample(&[("result", result)], count);
+    }
 }
 
 /// A word as `status --json` writes it.

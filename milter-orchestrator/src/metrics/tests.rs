@@ -55,6 +55,16 @@ fn busy() -> Snapshot {
         memory_limit: 10,
         files: 3,
     };
+    snapshot.reload = ReloadStatus {
+        failed: 1,
+        at: 990,
+        error: Some("o.toml:1: unknown key\nmore of it".to_owned()),
+        ..ReloadStatus::default()
+    };
+    let reasons = health(&snapshot).reasons;
+    let refused = &reasons[0];
+    assert_eq!((refused.since, refused.blocks), (990, false));
+    assert!(refused.message.ends_with("unknown key"), "{refused:?}");
     snapshot
 }
 
@@ -107,6 +117,8 @@ fn every_number_has_its_name() {
             ("milter_memory_budget_bytes", &[], 5.0),
             ("milter_memory_budget_limit_bytes", &[], 10.0),
             ("milter_spill_bytes", &[], 3.0),
+            ("milter_config_last_reload_success", &[], 0.0),
+            ("milter_config_reloads_total", &[("result", "refused")], 1.0),
         ] {
             let value = exposition::value(&metrics, name, labels);
             assert_eq!(value, Some(expected), "{name} {labels:?}");

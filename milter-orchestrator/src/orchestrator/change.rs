@@ -315,6 +315,7 @@ impl House {
                     tracing::error!("the old configuration stays: {failure}");
                     let wish = change.wish.take();
                     self.take_back(change);
+                    self.desk.show_reload(Err(&failure));
                     host.reloaded();
                     if let Some(wish) = wish {
                         let what = format!("the old configuration stays: {failure}");
@@ -331,6 +332,7 @@ impl House {
         for line in said.lines() {
             tracing::info!("{line}");
         }
+        self.desk.show_reload(Ok(()));
         host.reloaded();
         if let Some(wish) = change.wish.take() {
             wish.answer(Answer::Done(said));

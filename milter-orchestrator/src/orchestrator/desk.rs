@@ -5,16 +5,17 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
+use milter_proto::daemon::Failure;
 use milter_proto::daemon::watch::{Exposition, Health, Watched};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Question};
 use crate::entrance::{Current, Rules};
 use crate::metrics;
-use crate::status::{self, ListenerStatus, MilterStatus, Snapshot, SpoolStatus};
+use crate::status::{self, ListenerStatus, MilterStatus, ReloadStatus, Snapshot, SpoolStatus};
 use crate::supervisor::Kept;
 
 /// Wishes that may wait at most.
@@ -77,6 +78,7 @@ pub(super) struct Desk {
     roster: RwLock<Roster>,
     rules: Arc<Current>,
     draining: AtomicBool,
+    reloads: Mutex<ReloadStatus>,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -89,6 +91,7 @@ impl Desk {
             roster: RwLock::default(),
             rules,
             draining: AtomicBool::new(false),
+            reloads: Mutex::default(),
             wishes: sender,
         };
         (desk, wishes)
@@ -102,6 +105,17 @@ impl Desk {
     /// Whether mail is taken.
     pub(super) fn show_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// What came of a reload.
+    pub(super) fn show_reload(&self, outcome: Result<(), &Failure>) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        reloads.at = status::seconds(SystemTime::now());
+        reloads.error = outcome.err().map(ToString::to_string);
+        match &reloads.error {
+            None => reloads.succeeded += 1,
+            Some(_) => reloads.failed += 1,
+        }
     }
 
     fn roster(&self) -> RwLockReadGuard<'_, Roster> {
@@ -170,6 +184,11 @@ impl Desk {
             listeners: listeners.collect(),
             milters: milters.collect(),
             spool: SpoolStatus::from(&*limits.spool.budget),
+            reload: self
+                .reloads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 }

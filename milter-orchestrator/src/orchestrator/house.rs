@@ -65,7 +65,7 @@ pub(super) struct House {
     settled: bool,
     /// No more mail is wanted.
     pub(super) draining: bool,
-    desk: Arc<Desk>,
+    pub(super) desk: Arc<Desk>,
     wishes: mpsc::Receiver<Wish>,
     under_way: Option<UnderWay>,
     reload_again: bool,
@@ -364,6 +364,7 @@ impl House {
                 Err(error) => {
                     let what = format!("the old configuration stays: {error}");
                     tracing::error!("{what}");
+                    self.desk.show_reload(Err(&error));
                     host.reloaded();
                     wish.answer(Answer::Error(what));
                 }

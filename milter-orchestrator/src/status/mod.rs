@@ -44,6 +44,22 @@ pub struct Snapshot {
     /// Where bodies of messages are.
     #[serde(default)]
     pub spool: SpoolStatus,
+    /// What came of reloads.
+    #[serde(default)]
+    pub reload: ReloadStatus,
+}
+
+/// What came of reloads since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// New configurations that count, or counted.
+    pub succeeded: u64,
+    /// Those that were refused.
+    pub failed: u64,
+    /// When the last one was; 0: there was none.
+    pub at: u64,
+    /// Why the last one was refused; `None` when it was not.
+    pub error: Option<String>,
 }
 
 /// Where bodies of messages are, in bytes.

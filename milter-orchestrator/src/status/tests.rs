@@ -85,6 +85,7 @@ pub(crate) fn snapshot() -> Snapshot {
             traffic: TrafficCounts::default(),
         }],
         spool: SpoolStatus::default(),
+        reload: ReloadStatus::default(),
         milters: vec![milter("dkim"), crashing, foreign],
     }
 }
