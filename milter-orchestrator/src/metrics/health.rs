@@ -20,12 +20,20 @@ pub fn health(snapshot: &Snapshot) -> Health {
         breaker_open: false,
         message: "it takes no more mail until `drain --undo`".to_owned(),
     });
+    let reload = snapshot.reload.error.as_ref().map(|error| Reason {
+        about: "configuration".to_owned(),
+        state: "refused".to_owned(),
+        since: snapshot.reload.at,
+        blocks: false,
+        breaker_open: false,
+        message: format!(
+            "the old one stays: {}",
+            error.lines().next().unwrap_or_default()
+        ),
+    });
     let milters = snapshot.milters.iter().filter_map(reason);
-    draining
-        .into_iter()
-        .chain(milters)
-        .collect::<Vec<_>>()
-        .into()
+    let ours = draining.into_iter().chain(reload);
+    ours.chain(milters).collect::<Vec<_>>().into()
 }
 
 fn reason(milter: &MilterStatus) -> Option<Reason> {
