@@ -183,12 +183,13 @@ impl Default for Control {
 pub struct Supervisor {
     /// Directory of the sockets that are made for commands; created with mode 0700.
     pub directory: PathBuf,
-    /// From one probe of a filter to the next. Three failures make it down, two successes up
-    /// again.
+    /// From one probe of a filter to the next. Three failures make it down, two successes up again;
+    /// three messages in a row on which it failed make it down as well.
     pub probe_interval: Seconds,
     /// How long a probe may take.
     pub probe_timeout: Seconds,
-    /// A command that runs without a sign of life for so long is killed and started again.
+    /// A command that runs without a sign of life for so long is killed and started again. With the
+    /// time that probes take to notice, a filter that hangs is replaced within ten seconds.
     pub hang_timeout: Seconds,
     /// How long connections of MTAs may go on with what a reload has removed or replaced, or in
     /// the old process after an upgrade.

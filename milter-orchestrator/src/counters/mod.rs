@@ -152,6 +152,20 @@ impl Counters {
         self.fallbacks.iter().map(Row::sum).sum()
     }
 
+    /// Those on which the filter itself was to blame: it was tried, and did not answer, or not as
+    /// it should.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        let blamed = |failure: &Failure| match failure {
+            Failure::Connect | Failure::Timeout | Failure::Closed | Failure::Desync => true,
+            Failure::Oversize | Failure::Breaker => false,
+        };
+        let rows = Failure::ALL.iter().zip(&self.fallbacks);
+        rows.filter(|(failure, _)| blamed(failure))
+            .map(|(_, row)| row.sum())
+            .sum()
+    }
+
     /// Messages that were told a second time.
     #[must_use]
     pub fn replays(&self) -> u64 {

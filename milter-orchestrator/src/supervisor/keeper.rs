@@ -21,10 +21,10 @@ use super::backoff::Backoff;
 use super::capture::Output;
 use super::child::{Action, Event, State, step};
 use super::nursery::Nurseries;
-use super::nursery::message::{Identity, Limits, Role, Start};
-use super::probe::{self, Judgement, ProbeError, Pulse, Streak};
+use super::nursery::message::{End, Identity, Limits, Role, Start};
+use super::probe::{self, Judgement, ProbeError, Pulse, Sessions, Streak};
 use super::spawn::{self, Group, Report, Running};
-use super::vitals::Vitals;
+use super::vitals::{Cause, Vitals};
 use super::{Order, Pace};
 use crate::member::{Member, OnFailure};
 
@@ -103,6 +103,12 @@ pub struct Keeper {
     trouble: String,
     /// Its signs of life.
     pulse: Pulse,
+    /// What became of real messages since it was started.
+    sessions: Sessions,
+    /// How many of its own words there were when messages last failed one after the other.
+    fell_at_words: Option<u64>,
+    /// Its process has been ready.
+    was_ready: bool,
 }
 
 /// What a keeper is made of.
@@ -177,6 +183,9 @@ impl Keeper {
             probing: None,
             probed_at: None,
             trouble: String::new(),
+            sessions: Sessions::default(),
+            fell_at_words: None,
+            was_ready: false,
         }
     }
 
@@ -220,12 +229,14 @@ impl Keeper {
         if moved {
             self.state = next;
             self.streak = Streak::default();
+            self.sessions = self.present_sessions();
             self.probing = None;
         }
         if moved || action != Action::Nothing {
             self.deadline = self.time_allowed().map(|time| Instant::now() + time);
         }
         self.act(action);
+        self.vitals.show_breaker(self.backoff.is_open());
         let readiness = self.state.readiness(self.backoff.is_open());
         self.member.health.set_readiness(readiness);
         if moved {
@@ -290,6 +301,7 @@ impl Keeper {
         let was_open = self.backoff.is_open();
         let delay = self.backoff.crashed(now, RandomState::new().hash_one(now));
         self.deadline = Some(now + delay);
+        self.vitals.show_backoff(delay);
         let milter = &self.member.name;
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let trouble = std::mem::take(&mut self.trouble);
@@ -308,11 +320,15 @@ impl Keeper {
         match report {
             Report::Started(running) => self.started(running, "started"),
             Report::NotStarted(error) => {
+                self.vitals.count_end(Cause::NotStarted);
                 self.note(error.to_string());
                 self.group = None;
                 self.happen(Event::Failed);
             }
             Report::Ended(status) => {
+                if self.state != State::Stopping {
+                    self.vitals.count_end(self.cause(status));
+                }
                 let how = spawn::describe(status);
                 match self.state {
                     State::Stopping | State::Replacing => {
@@ -335,6 +351,8 @@ impl Keeper {
         let pid = running.group.id();
         tracing::info!(milter = self.member.name, pid, "{how}");
         self.group = Some(running.group);
+        self.was_ready = false;
+        self.fell_at_words = None;
         self.vitals.moved(self.state, Some(pid));
         self.output = Output::new(&self.member.name, running.stdout, running.stderr);
         self.output.listen();
@@ -356,6 +374,18 @@ impl Keeper {
             }
             Order::Stop => self.happen(Event::Stop),
             Order::Pause | Order::Resume | Order::Release => {}
+        }
+    }
+
+    /// Why it has ended.
+    fn cause(&self, end: End) -> Cause {
+        match (self.state, end) {
+            (State::Replacing, _) => Cause::Asked,
+            (State::Killed, _) if self.was_ready => Cause::Hung,
+            (State::Killed, _) => Cause::Late,
+            (_, End::Lost) => Cause::Lost,
+            (_, End::Exited(_)) => Cause::Exited,
+            (_, End::Killed { signal, .. }) => Cause::Signal(signal),
         }
     }
 
@@ -381,10 +411,14 @@ impl Keeper {
         self.probing = None;
         let messages = self.member.health.messages();
         self.pulse.look(Instant::now(), outcome.is_ok(), messages);
+        if let (Ok(()), Some(begun)) = (outcome, self.probed_at) {
+            self.vitals.show_probe(begun.elapsed());
+        }
         let judgement = self.streak.record(outcome.is_ok());
         match (self.state, outcome, judgement) {
             (State::Starting, Ok(()), _) | (State::Sick, Ok(()), Judgement::Risen) => {
                 self.backoff.ready(Instant::now());
+                self.was_ready = true;
                 tracing::info!(milter = self.member.name, "ready");
                 self.happen(Event::Answered);
             }
@@ -397,15 +431,38 @@ impl Keeper {
                 self.happen(Event::Unanswered);
             }
             // A long message is a sign of life as well.
-            (State::Sick, Err(_), _) => {
+            (State::Sick, _, _) => {
                 self.deadline = Some(self.pulse.alive_at() + self.pace.hang_timeout)
             }
             _ => {}
         }
     }
 
+    fn present_sessions(&self) -> Sessions {
+        let health = &self.member.health;
+        Sessions::from(health.messages(), health.counters().failed())
+    }
+
     /// The proxy had trouble with it: look at once, but do not let every message cause a probe.
+    /// Where it does nothing but fail it is down, although it may answer probes; when that goes on,
+    /// it hangs.
     fn suspect(&mut self) {
+        let health = &self.member.health;
+        let (words, failures) = (health.messages(), health.counters().failed());
+        if self.state == State::Up && self.sessions.record(words, failures) == Judgement::Fallen {
+            let again = self.fell_at_words == Some(words);
+            self.fell_at_words = Some(words);
+            self.complain(&format!(
+                "messages fail one after the other; until it answers probes again, {} (on_failure)",
+                consequence(self.member.on_failure)
+            ));
+            self.happen(Event::Unanswered);
+            if again {
+                self.complain("has not done its work for a single message since; killed");
+                self.happen(Event::Overdue);
+            }
+            return;
+        }
         let recently = self
             .probed_at
             .is_some_and(|at| at.elapsed() < SUSPICION_EVERY);

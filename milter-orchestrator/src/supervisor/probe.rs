@@ -3,7 +3,7 @@
 //!
 //! A probe connects, negotiates as an MTA would, says goodbye and hangs up; no mail is ever
 //! pretended. [`Streak`] turns single outcomes into a judgement: down after three failures in a
-//! row, up after two successes.
+//! row, up after two successes. [`Sessions`] does the same with what became of real messages.
 
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,37 @@ impl Pulse {
     }
 }
 
+/// What real messages say about a filter: its own word, or failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// Messages with its own word, by the latest count.
+    words: u64,
+    /// Messages that had failed when it last gave its word, or when it was started.
+    failures: u64,
+}
+
+impl Sessions {
+    /// Nothing so far but these counts.
+    #[must_use]
+    pub fn from(words: u64, failures: u64) -> Self {
+        Self { words, failures }
+    }
+
+    /// Takes the counts when there was another failure: [`FALL`] messages in a row that failed,
+    /// with no word of its own between them, count as down, whatever probes say.
+    pub fn record(&mut self, words: u64, failures: u64) -> Judgement {
+        if words != self.words {
+            // Which came first is not known; the latest failure stands alone then.
+            *self = Self::from(words, failures.saturating_sub(1));
+        }
+        if failures.saturating_sub(self.failures) >= u64::from(FALL) {
+            Judgement::Fallen
+        } else {
+            Judgement::Wait
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -197,6 +228,31 @@ mod tests {
             .unwrap_err();
         let error = error.to_string();
         assert!(error.contains("nobody.sock"), "{error}");
+    }
+
+    #[test]
+    fn three_messages_in_a_row_that_failed_count_as_down() {
+        // Counts of own words and of failures, as they are found after another failure.
+        for (counts, judgements) in [
+            (vec![(10, 1), (10, 2), (10, 3)], "..F"),
+            (vec![(10, 3)], "F"),
+            (vec![(11, 3)], "."),
+            (vec![(10, 2), (11, 3), (11, 4), (11, 5)], "...F"),
+            (vec![(11, 1), (12, 2), (13, 3), (14, 4)], "...."),
+        ] {
+            let mut sessions = Sessions::from(10, 0);
+            let got: String = counts
+                .iter()
+                .map(
+                    |(words, failures)| match sessions.record(*words, *failures) {
+                        Judgement::Wait => '.',
+                        Judgement::Fallen => 'F',
+                        Judgement::Risen => 'R',
+                    },
+                )
+                .collect();
+            assert_eq!(got, judgements, "{counts:?}");
+        }
     }
 
     #[test]

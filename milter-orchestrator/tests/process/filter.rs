@@ -20,6 +20,9 @@ const STAMP: &str = "ORCHESTRATOR_TEST_STAMP";
 /// The header field that it does that in.
 pub(crate) const STAMP_FIELD: &str = "X-Stamp";
 
+/// The stamp of a filter that negotiates and never gets done with a message.
+pub(crate) const NEVER: &str = "never";
+
 /// The `command` and `environment` of a milter that takes its socket after a pause.
 pub(crate) fn milter(pause: Duration) -> String {
     section("inherit", pause, "")
@@ -115,6 +118,9 @@ struct Stamp(String);
 
 impl Transaction for Stamp {
     async fn finish(self, _cx: Context<'_>) -> Outcome {
+        if self.0 == NEVER {
+            std::future::pending::<()>().await;
+        }
         if self.0.is_empty() {
             return Verdict::Continue.into();
         }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::filter::{self, Pass};
 use super::house::{House, PATIENCE, send};
+use super::mta::Session;
 
 /// Negotiates at `address`, as an MTA would, and waits for that as long as it takes.
 async fn negotiate(address: Address) -> Duration {
@@ -112,6 +113,28 @@ fn a_child_that_hangs_is_killed_and_replaced() {
     });
     house.wait_for_log(&["good", "does not answer negotiations any more"]);
     house.wait_for_log(&["good", "runs without answering; killed"]);
+}
+
+#[test]
+fn a_child_that_answers_probes_and_no_message_is_down_and_then_replaced() {
+    let milter = filter::stamping(filter::NEVER);
+    let house = House::start(&format!(
+        "[milter.idle]\n{milter}on_failure = \"accept\"
+         command_timeout = \"200ms\"\nend_of_message_timeout = \"200ms\"
+         [[route]]\nchain = [\"idle\"]\n"
+    ));
+    let before = house.wait_until_up("idle");
+    let inbound = house.path().join("inbound.sock");
+    house.wait_for("another process", || {
+        if let Ok(mut session) = Session::open(&inbound) {
+            assert_eq!(session.send().unwrap(), "", "it passes without a word");
+            session.quit();
+        }
+        let pid = house.milter("idle").pid;
+        pid.is_some() && pid != before
+    });
+    house.wait_for_log(&["idle", "messages fail one after the other"]);
+    house.wait_for_log(&["idle", "not done its work for a single message"]);
 }
 
 #[test]
