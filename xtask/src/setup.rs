@@ -112,6 +112,12 @@ pub(crate) const PROMTOOL: Tool = Tool {
     package: "prometheus",
     purpose: "checking the orchestrator's metrics and the alerts that are shipped",
 };
+/// Judges the units that are shipped.
+pub(crate) const SYSTEMD_ANALYZE: Tool = Tool {
+    program: "systemd-analyze",
+    package: "systemd",
+    purpose: "judging how closed the units of the daemons are",
+};
 /// For the optional archives of test mail.
 pub(crate) const XZ: Tool = Tool {
     program: "xz",
@@ -132,6 +138,7 @@ pub(crate) const ALL: &[Tool] = &[
     OPENDMARC,
     LIBMILTER,
     STRACE,
+    SYSTEMD_ANALYZE,
     PROMTOOL,
     XZ,
 ];

@@ -27,6 +27,8 @@ mod seen;
 #[cfg(test)]
 mod supervision;
 #[cfg(test)]
+mod units;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod users;
