@@ -28,6 +28,10 @@ pub const TURN: Duration = Duration::from_secs(2);
 /// So long after a crash that is explained, others that lose their connection are excused.
 pub const GRACE: Duration = Duration::from_secs(1);
 
+/// So long after a turn nobody else has one: the end of a process shows a little later than its last
+/// word.
+pub const LINGER: Duration = Duration::from_millis(20);
+
 /// What is saved up at most, in fifths of a replay.
 const SAVED_MAX: u32 = 5 * 100;
 
@@ -52,13 +56,21 @@ pub struct Isolation {
     state: Mutex<State>,
 }
 
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    holder: u64,
+    until: Instant,
+    /// It is over, and lingers.
+    ended: bool,
+}
+
 #[derive(Debug)]
 struct State {
     /// In fifths of a replay.
     saved: u32,
     tickets: u64,
-    /// Whose turn it is, and until when.
-    turn: Option<(u64, Instant)>,
+    turn: Option<Turn>,
     /// Who was to blame last, and when.
     blamed: Option<(u64, Instant)>,
     /// Oldest first.
@@ -117,18 +129,33 @@ impl Isolation {
     pub fn takes_turn(&self, ticket: u64, now: Instant) -> bool {
         let mut state = self.state();
         match state.turn {
-            Some((holder, until)) if until > now => holder == ticket,
+            Some(turn) if turn.until > now && turn.holder != ticket => false,
+            Some(turn) if turn.until > now && !turn.ended => true,
             _ => {
-                state.turn = Some((ticket, now + TURN));
+                state.turn = Some(Turn {
+                    holder: ticket,
+                    until: now + TURN,
+                    ended: false,
+                });
                 true
             }
         }
     }
 
-    /// Gives the turn back.
-    pub fn ends_turn(&self, ticket: u64) {
+    /// Gives the turn back: there is nothing to tell for now, or nothing more.
+    pub fn ends_turn(&self, ticket: u64, now: Instant) {
         let mut state = self.state();
-        state.turn.take_if(|(holder, _)| *holder == ticket);
+        if let Some(turn) = &mut state.turn
+            && turn.holder == ticket
+        {
+            turn.until = turn.until.min(now + LINGER);
+            turn.ended = true;
+        }
+    }
+
+    /// Gives the turn back at once: the message is gone.
+    pub fn drops_turn(&self, ticket: u64) {
+        self.state().turn.take_if(|turn| turn.holder == ticket);
     }
 
     /// Whether another message explains that a connection, which was there `since` then, is gone now.
@@ -136,17 +163,17 @@ impl Isolation {
     pub fn is_excused(&self, ticket: Option<u64>, since: Instant, now: Instant) -> bool {
         let state = self.state();
         let is_other = |other: u64| Some(other) != ticket;
-        let in_turn = |(holder, until): (u64, Instant)| is_other(holder) && until > now;
+        let in_turn = |turn: Turn| is_other(turn.holder) && turn.until > now;
         // A connection that is newer is one to the process after that one.
         let blamed = |(by, at): (u64, Instant)| is_other(by) && since <= at && now < at + GRACE;
         state.turn.is_some_and(in_turn) || state.blamed.is_some_and(blamed)
     }
 
-    /// The message with the turn has crashed the filter: that explains it for everybody else.
+    /// This message has crashed the filter: that explains it for everybody else.
     pub fn blame(&self, ticket: u64, now: Instant) {
         let mut state = self.state();
         state.blamed = Some((ticket, now));
-        state.turn.take_if(|(holder, _)| *holder == ticket);
+        state.turn.take_if(|turn| turn.holder == ticket);
     }
 
     /// Remembers a message that has killed the filter twice.
@@ -230,9 +257,18 @@ mod tests {
         let newer = now + second / 4;
         assert!(!isolation.is_excused(None, newer, now + second / 2));
         assert!(isolation.takes_turn(b, now), "blamed, it has no turn");
-        isolation.ends_turn(a);
+        isolation.ends_turn(a, now);
         assert!(!isolation.takes_turn(a, now), "the turn is another's");
         assert!(isolation.takes_turn(a, now + TURN), "no turn is for ever");
+        let later = now + 2 * TURN;
+        assert!(isolation.takes_turn(a, later));
+        isolation.ends_turn(a, later);
+        let soon = later + LINGER / 2;
+        assert!(!isolation.takes_turn(b, soon) && isolation.takes_turn(a, soon));
+        isolation.ends_turn(a, soon);
+        assert!(isolation.takes_turn(b, soon + LINGER));
+        isolation.drops_turn(b);
+        assert!(isolation.takes_turn(a, soon + LINGER));
     }
 
     #[test]

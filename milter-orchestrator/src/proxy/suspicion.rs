@@ -26,11 +26,13 @@ const REDIALS_MAX: u8 = 3;
 struct Turn {
     member: Arc<Member>,
     ticket: u64,
+    /// It is over, and lingers.
+    ended: bool,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.member.health.isolation().ends_turn(self.ticket);
+        self.member.health.isolation().drops_turn(self.ticket);
     }
 }
 
@@ -79,7 +81,7 @@ impl Suspicion {
     /// Nobody else is to blame.
     pub(crate) fn blame(&mut self, isolation: &Isolation, now: Instant) {
         self.crashed = true;
-        if let Some(ticket) = self.ticket.filter(|_| self.turn.is_some()) {
+        if let Some(ticket) = self.ticket {
             isolation.blame(ticket, now);
         }
         self.turn = None;
@@ -101,17 +103,27 @@ impl Suspicion {
         self.waits = !taken;
         if !taken {
             self.turn = None;
-        } else if self.turn.is_none() {
-            let member = Arc::clone(member);
-            self.turn = Some(Turn { member, ticket });
+        } else if let Some(turn) = &mut self.turn {
+            turn.ended = false;
+        } else {
+            self.turn = Some(Turn {
+                member: Arc::clone(member),
+                ticket,
+                ended: false,
+            });
         }
         taken
     }
 
     /// There is nothing to tell for now.
-    pub(crate) fn ends_turn(&mut self) {
-        self.turn = None;
+    pub(crate) fn ends_turn(&mut self, now: Instant) {
         self.waits = false;
+        if let Some(turn) = &mut self.turn
+            && !turn.ended
+        {
+            turn.ended = true;
+            turn.member.health.isolation().ends_turn(turn.ticket, now);
+        }
     }
 
     /// Whether it waits for its turn.

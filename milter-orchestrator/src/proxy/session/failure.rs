@@ -137,7 +137,7 @@ impl Session {
             Remedy::Policy => {
                 let policy = child.member.on_failure;
                 part.state = State::Failed(policy);
-                part.suspicion.ends_turn();
+                part.suspicion.ends_turn(self.now);
                 tracing::warn!(%filter, %queue_id, %error, ?policy, "filter failed, policy applies");
             }
         }

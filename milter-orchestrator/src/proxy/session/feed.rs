@@ -337,7 +337,7 @@ impl Session {
     /// There is nothing to tell a filter for now: others that have crashed it may have their turn.
     fn rest(&mut self, index: usize) {
         if let Some(part) = &mut self.children[index].part {
-            part.suspicion.ends_turn();
+            part.suspicion.ends_turn(self.now);
         }
     }
 

@@ -231,7 +231,7 @@ impl Session {
             }
         }
         if part.state != State::Active {
-            part.suspicion.ends_turn();
+            part.suspicion.ends_turn(self.now);
         }
         Ok(())
     }

@@ -258,9 +258,8 @@ impl Mta {
         require(8, now - since <= patience, || {
             format!("{event:?} took {:?}", now - since)
         })?;
-        let said = format!("{reply:?}");
         let answer = self.side.receive(reply);
-        let answer = answer.map_err(|error| Violation::new(2, format!("{said}: {error}")))?;
+        let answer = answer.map_err(|error| Violation::new(2, format!("at {event:?}: {error}")))?;
         match answer {
             Answer::Progress => {
                 require(2, at_end, || format!("progress at {event:?}"))?;

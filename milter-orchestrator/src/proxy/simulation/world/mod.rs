@@ -190,8 +190,8 @@ impl World {
     /// All of it.
     pub(super) fn run(&mut self) -> Result<Figures> {
         self.tell(|| "begins".to_owned());
-        let setting = format!("{:?}", self.plan);
-        self.tell(|| setting);
+        let setting = self.story.is_some().then(|| format!("{:?}", self.plan));
+        self.tell(|| setting.unwrap_or_default());
         loop {
             self.settle()?;
             if self.is_over() {

@@ -194,12 +194,15 @@ impl World {
             }
         };
         let more = !line.heard.is_empty();
-        let said = format!("{replies:?} {broken:?}");
+        let said = self
+            .story
+            .is_some()
+            .then(|| format!("{replies:?} {broken:?}"));
         match broken {
             Some(error) => lane.session.untold(index, error, now),
             None => lane.session.replies(index, replies, more, now),
         }
-        self.tell(|| format!("{number}: filter {index} -> {said}"));
+        self.tell(|| format!("{number}: filter {index} -> {}", said.unwrap_or_default()));
         true
     }
 }
