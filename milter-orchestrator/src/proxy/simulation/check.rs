@@ -111,6 +111,7 @@ pub(super) fn passed(delivery: &Delivery, witnesses: &[Witness<'_>]) -> Result<V
         .iter()
         .any(|edit| matches!(edit, Edit::Quarantine { .. }));
     let mut unseen = Vec::new();
+    let mut doubtful = false;
     let mut expected: Vec<Edit> = Vec::new();
     let mut body: Option<Vec<u8>> = None;
     // What filters of this group see.
@@ -126,6 +127,8 @@ pub(super) fn passed(delivery: &Delivery, witnesses: &[Witness<'_>]) -> Result<V
         }
         if !is_marked(&delivery.edits, index) {
             if witness.is_done() {
+                // Whether its word arrived is not known where something went wrong.
+                doubtful |= witness.attempt.is_some_and(|attempt| attempt.broken);
                 continue;
             }
             let excused = match witness.policy {
@@ -152,11 +155,7 @@ pub(super) fn passed(delivery: &Delivery, witnesses: &[Witness<'_>]) -> Result<V
         add(&mut expected, &mut body, own);
     }
     let expected = (expected, body);
-    arrived(
-        delivery,
-        expected,
-        held.then_some(()).is_some() && unseen.is_empty(),
-    )?;
+    arrived(delivery, expected, held && unseen.is_empty() && !doubtful)?;
     Ok(unseen)
 }
 
