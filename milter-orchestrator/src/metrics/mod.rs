@@ -281,9 +281,48 @@ fn children(milters: &[MilterStatus], page: &mut Exposition) {
         };
         family.sample(&[("filter", &milter.name)], state);
     }
-    let mut family = page.counter("milter_child_restarts", "Starts after the first.");
+    let mut family = page.counter("milter_child_starts", "Starts, the first one too.");
+    for milter in milters.iter().filter(|milter| milter.kind == Kind::Spawned) {
+        family.sample(&[("filter", &milter.name)], milter.restarts + 1);
+    }
+    let mut family = page.counter(
+        "milter_child_restarts",
+        "How often the filter's process ended or could not be started, by why.",
+    );
     for milter in milters {
-        family.sample(&[("filter", &milter.name)], milter.restarts);
+        for end in &milter.ends {
+            let signal = end
+                .signal
+                .map_or_else(String::new, |signal| signal.to_string());
+            let labels = [
+                ("filter", &*milter.name),
+                ("reason", &end.cause),
+                ("signal", &signal),
+            ];
+            family.sample(&labels, end.count);
+        }
+    }
+    waits(milters, page);
+}
+
+fn waits(milters: &[MilterStatus], page: &mut Exposition) {
+    let mut family = page.gauge(
+        "milter_child_backoff_seconds",
+        "How long the next start is put off; 0: it is not.",
+    );
+    for milter in milters {
+        let wait = seconds(milter.backoff_ms.unwrap_or_default());
+        family.sample(&[("filter", &milter.name)], wait);
+    }
+    let mut family = page.gauge(
+        "milter_probe_seconds",
+        "How long the latest probe took that was answered.",
+    );
+    for milter in milters {
+        if let Some(micros) = milter.probe_us {
+            let took = std::time::Duration::from_micros(micros).as_secs_f64();
+            family.sample(&[("filter", &milter.name)], took);
+        }
     }
 }
 

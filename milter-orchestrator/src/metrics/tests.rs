@@ -113,7 +113,14 @@ fn every_number_has_its_name() {
             ("milter_child_ready", &[spam], 0.0),
             ("milter_breaker_state", &[("filter", "dkim")], 0.0),
             ("milter_breaker_state", &[spam], 2.0),
-            ("milter_child_restarts_total", &[spam], 17.0),
+            (
+                "milter_child_restarts_total",
+                &[spam, ("reason", "signal"), ("signal", "11")],
+                17.0,
+            ),
+            ("milter_child_starts_total", &[spam], 18.0),
+            ("milter_child_backoff_seconds", &[spam], 3.2),
+            ("milter_probe_seconds", &[("filter", "dkim")], 0.0015),
             ("milter_memory_budget_bytes", &[], 5.0),
             ("milter_memory_budget_limit_bytes", &[], 10.0),
             ("milter_spill_bytes", &[], 3.0),
@@ -138,7 +145,7 @@ fn labels_are_words_of_ours_and_names_of_the_configuration() {
         .collect();
     let known = [
         "action", "change", "filter", "kind", "le", "link", "listen", "mta", "name", "outcome",
-        "phase", "reason", "result", "side", "verdict",
+        "phase", "reason", "result", "side", "signal", "verdict",
     ];
     assert_eq!(names.into_iter().collect::<Vec<_>>(), known);
 }

@@ -129,6 +129,15 @@ pub struct MilterStatus {
     pub since: u64,
     /// Starts after the first.
     pub restarts: u64,
+    /// Why it had to be started again, or could not be started.
+    #[serde(default)]
+    pub ends: Vec<EndStatus>,
+    /// How long the next start is put off, while it is; in milliseconds.
+    #[serde(default)]
+    pub backoff_ms: Option<u64>,
+    /// How long the latest probe took that was answered; in microseconds.
+    #[serde(default)]
+    pub probe_us: Option<u64>,
     /// What went wrong last.
     pub last_error: Option<ErrorStatus>,
     /// Messages on which it said its own word.
@@ -153,6 +162,17 @@ pub enum Kind {
     Foreign,
 }
 
+/// Why a child ended, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndStatus {
+    /// The cause, in a word.
+    pub cause: String,
+    /// The signal, if it was one.
+    pub signal: Option<i32>,
+    /// How often.
+    pub count: u64,
+}
+
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorStatus {
@@ -174,6 +194,11 @@ impl MilterStatus {
             at: seconds(error.at),
             message: error.message.to_string(),
         });
+        let ends = reading.ends.iter().map(|(cause, count)| EndStatus {
+            cause: cause.name().to_owned(),
+            signal: cause.signal(),
+            count: *count,
+        });
         Self {
             name: member.name.clone(),
             kind: if *spawned {
@@ -189,6 +214,9 @@ impl MilterStatus {
             pid: reading.pid,
             since: seconds(reading.since),
             restarts: reading.starts.saturating_sub(1),
+            ends: ends.collect(),
+            backoff_ms: reading.backoff.map(|time| whole(time.as_millis())),
+            probe_us: reading.probe.map(|time| whole(time.as_micros())),
             last_error,
             messages: member.health.messages(),
             fallbacks: member.health.fallbacks(),
@@ -211,6 +239,10 @@ impl MilterStatus {
             (State::Down, _) => "down",
         }
     }
+}
+
+fn whole(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// Seconds since 1970.

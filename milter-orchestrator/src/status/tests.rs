@@ -18,6 +18,9 @@ fn milter(name: &str) -> MilterStatus {
         pid: Some(4711),
         since: 960,
         restarts: 0,
+        ends: Vec::new(),
+        backoff_ms: None,
+        probe_us: Some(1500),
         last_error: None,
         messages: 12,
         fallbacks: 0,
@@ -55,6 +58,12 @@ pub(crate) fn snapshot() -> Snapshot {
         pid: None,
         since: 999,
         restarts: 17,
+        ends: vec![EndStatus {
+            cause: "signal".to_owned(),
+            signal: Some(11),
+            count: 17,
+        }],
+        backoff_ms: Some(3200),
         fallbacks: 3,
         on_failure: OnFailure::Accept,
         last_error: Some(ErrorStatus {
