@@ -117,9 +117,6 @@ impl Session {
             let abort = Told::bare(Event::Abort);
             return self.tell(index, Position::Unknown, Position::Unknown, abort);
         }
-        if !self.takes_turn(index) {
-            return false;
-        }
         match self.introduce(index) {
             Introduced::Told => return true,
             Introduced::Waits => return false,
@@ -162,7 +159,9 @@ impl Session {
             {
                 false
             }
-            Move::Tell(told, next) => self.tell(index, position, next, told),
+            Move::Tell(told, next) => {
+                self.takes_turn(index) && self.tell(index, position, next, told)
+            }
             Move::Pass(next) => {
                 self.place(index, next);
                 true

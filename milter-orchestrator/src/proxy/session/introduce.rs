@@ -43,6 +43,7 @@ impl Session {
         let told = match at {
             Position::Unknown if !self.may_hear_unknown(index) => None,
             _ if !self.is_clear(index, at, next) => return Introduced::Waits,
+            _ if !self.takes_turn(index) => return Introduced::Waits,
             _ => Some(told),
         };
         let child = &mut self.children[index];
