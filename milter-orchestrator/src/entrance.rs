@@ -141,6 +141,13 @@ impl Door {
         })
     }
 
+    /// A file that another process has left is ours from now on.
+    pub(crate) fn arm(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.arm();
+        }
+    }
+
     /// Whether there is a file to be removed.
     pub(crate) fn has_file(&self) -> bool {
         self.file.is_some()

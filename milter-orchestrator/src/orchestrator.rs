@@ -11,6 +11,7 @@ mod generation;
 mod handover;
 mod house;
 mod opening;
+mod succession;
 mod upgrade;
 
 use std::process::ExitCode;
@@ -123,7 +124,8 @@ impl Program for Orchestrator {
                 let opened = House::open(self, bound, Some(&mut heritage)).await;
                 let mut house = opened.inspect_err(|failure| heritage.fail(failure))?;
                 let metrics = host.take_metrics().map(|bound| heritage.with_file(bound));
-                house.succeed(heritage.into_channel(), metrics);
+                let ready = heritage.ready();
+                house.succeed(heritage.into_channel(), metrics, ready);
                 house
             }
         };

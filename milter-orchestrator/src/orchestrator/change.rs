@@ -292,7 +292,7 @@ impl House {
     }
 
     /// Ends what was made for a change that does not come.
-    fn take_back(&mut self, change: Change) {
+    pub(super) fn take_back(&mut self, change: Change) {
         for started in &change.started {
             self.supervisor.dismiss(&started.generation.kept);
         }

@@ -38,6 +38,9 @@ pub(super) struct Manifest {
 struct Place {
     address: Address,
     socket: Option<usize>,
+    /// Somebody answers there.
+    #[serde(default)]
+    ready: bool,
 }
 
 /// A nursery that both hold from now on.
@@ -98,11 +101,13 @@ impl Parcel {
         name: &str,
         address: &Address,
         socket: Option<&Bound>,
+        ready: bool,
     ) -> io::Result<()> {
         let socket = socket.map(Bound::duplicate).transpose()?;
         let place = Place {
             address: address.clone(),
             socket: socket.map(|socket| self.put(socket)),
+            ready,
         };
         self.manifest.milters.push((name.to_owned(), place));
         Ok(())
@@ -117,7 +122,11 @@ impl Parcel {
     /// The control socket.
     pub(super) fn control(&mut self, address: Address, bound: &Bound) -> io::Result<()> {
         let socket = Some(self.put(bound.duplicate()?));
-        self.manifest.control = Some(Place { address, socket });
+        self.manifest.control = Some(Place {
+            address,
+            socket,
+            ready: true,
+        });
         Ok(())
     }
 
@@ -186,6 +195,12 @@ impl Heritage {
         milters
             .find(|(one, _)| one == name)
             .map(|(_, place)| &place.address)
+    }
+
+    /// The milters that answer so far.
+    pub(super) fn ready(&self) -> Vec<String> {
+        let ready = self.manifest.milters.iter().filter(|(_, one)| one.ready);
+        ready.map(|(name, _)| name.clone()).collect()
     }
 
     /// The socket of a milter, if it is the one at that place.

@@ -14,13 +14,14 @@ use milter_proto::net::Admission;
 use nix::sys::signal::Signal as NixSignal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time;
+use tokio::time::{self, MissedTickBehavior};
 
 use super::Orchestrator;
 use super::change::Change;
 use super::desk::{Desk, Gauge, Roster, What, Wish};
 use super::generation::{Generation, Retired};
 use super::handover::{ToHeir, ToPredecessor};
+use super::succession::{Predecessor, ending, hear};
 use super::upgrade::{Heir, Standing, Upgrade};
 use crate::blueprint::Blueprint;
 use crate::config::{Listen, Settings};
@@ -29,19 +30,13 @@ use crate::entrance::{Current, Door, Entrance, Rules};
 use crate::sockets;
 use crate::status;
 use crate::supervisor::Supervisor;
-use crate::supervisor::capture::Output;
 use crate::supervisor::nursery::channel::Watched;
-use crate::supervisor::nursery::message::Start;
-use crate::supervisor::spawn::Running;
 
 /// MTAs are let in when every child has had its chance, or after this time.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// How often the nurseries are looked at, and what is no longer wanted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How long what nobody uses any more may take to end after SIGTERM.
-const LEFT_OVER_MAX: Duration = Duration::from_secs(10);
 
 /// How often a change that is under way is looked at.
 const ADVANCE_EVERY: Duration = Duration::from_millis(20);
@@ -66,39 +61,28 @@ pub(super) struct House {
     /// No more mail is wanted.
     pub(super) draining: bool,
     pub(super) desk: Arc<Desk>,
-    wishes: mpsc::Receiver<Wish>,
+    pub(super) wishes: mpsc::Receiver<Wish>,
     under_way: Option<UnderWay>,
     reload_again: bool,
     /// Removed with its file when dropped.
     pub(super) control: Bound,
-    clerk: Option<AbortHandle>,
+    pub(super) clerk: Option<AbortHandle>,
     pub(super) metrics: Option<Metrics>,
     /// The one whose place we take.
-    predecessor: Option<Predecessor>,
+    pub(super) predecessor: Option<Predecessor>,
 }
 
 /// Where monitoring asks.
 pub(super) struct Metrics {
     /// The socket and its file.
     pub(super) bound: Bound,
-    watching: Watching,
+    pub(super) watching: Watching,
 }
 
 /// What takes its time.
 enum UnderWay {
     Reload(Box<Change>),
     Upgrade(Upgrade),
-}
-
-/// The one whose place we take.
-struct Predecessor {
-    channel: Watched,
-    /// Where monitoring will ask.
-    metrics: Option<Bound>,
-    /// It has told us to go on: we are the one that counts.
-    has_left: bool,
-    /// Filters that only its connections use, and their output.
-    left: Vec<(Start, Running, Output)>,
 }
 
 /// How a house ends.
@@ -152,10 +136,11 @@ impl House {
     }
 
     /// Takes the place of another one, when that says so.
-    pub(super) fn succeed(&mut self, channel: Watched, metrics: Option<Bound>) {
+    pub(super) fn succeed(&mut self, channel: Watched, metrics: Option<Bound>, ready: Vec<String>) {
         self.predecessor = Some(Predecessor {
             channel,
             metrics,
+            ready,
             has_left: false,
             left: Vec::new(),
         });
@@ -228,6 +213,8 @@ impl House {
         tokio::pin!(settled);
         let mut look = time::interval(LOOK_EVERY);
         let mut advance = time::interval(ADVANCE_EVERY);
+        // It is looked at only while there is something to do.
+        advance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut alive = time::interval(host.watchdog().unwrap_or(LOOK_EVERY));
         loop {
             let busy = self.under_way.is_some();
@@ -282,62 +269,15 @@ impl House {
                 host.ready();
             }
             Some(predecessor) => {
-                tracing::info!("upgrade: ready to take over");
+                let said = match self.worse_than(&predecessor.ready) {
+                    None => ToPredecessor::Ready,
+                    Some(why) => ToPredecessor::Failed(why),
+                };
+                tracing::info!(?said, "upgrade: the filters have had their chance");
                 // If it does not hear us it ends us.
-                let _ = predecessor.channel.send(&ToPredecessor::Ready, &[]);
+                let _ = predecessor.channel.send(&said, &[]);
             }
         }
-    }
-
-    /// We are the one that counts from now on.
-    fn take_over(&mut self, host: &Host<Orchestrator>) {
-        self.keep_what_is_left();
-        if let Err(failure) = self.answer_questions() {
-            tracing::error!("the control socket is not served: {failure}");
-        }
-        let metrics = self.predecessor.as_mut().and_then(|one| one.metrics.take());
-        if let Err(failure) = self.be_watched(metrics) {
-            tracing::error!("monitoring is not answered: {failure}");
-        }
-        self.admit(self.admission());
-        host.ready();
-        if let Some(predecessor) = &mut self.predecessor {
-            predecessor.has_left = true;
-            let _ = predecessor.channel.send(&ToPredecessor::Serving, &[]);
-        }
-    }
-
-    /// By now everybody has the filter that it wants; the others serve connections of the
-    /// predecessor, and are to be heard meanwhile.
-    fn keep_what_is_left(&mut self) {
-        let unclaimed = self.supervisor.nurseries().unclaimed();
-        let Some(predecessor) = &mut self.predecessor else {
-            return;
-        };
-        for (start, mut running) in unclaimed {
-            let pipes = (running.stdout.take(), running.stderr.take());
-            let mut output = Output::new(&start.name, pipes.0, pipes.1);
-            output.listen();
-            predecessor.left.push((start, running, output));
-        }
-    }
-
-    /// The predecessor has ended, and its last connection: what only that used is not needed.
-    fn inherit_all(&mut self) {
-        tracing::info!("upgrade: the old process has ended");
-        let left = self.predecessor.take().map(|predecessor| predecessor.left);
-        let left = left.unwrap_or_default();
-        for (start, running, _) in &left {
-            tracing::info!(child = start.name, "nobody uses it any more");
-            running.group.signal(NixSignal::SIGTERM);
-            running.group.signal(NixSignal::SIGCONT);
-        }
-        tokio::spawn(async move {
-            time::sleep(LEFT_OVER_MAX).await;
-            for (_, running, _) in left {
-                running.group.signal(NixSignal::SIGKILL);
-            }
-        });
     }
 
     /// What doors are to do.
@@ -349,7 +289,7 @@ impl House {
     }
 
     /// What all doors do from now on.
-    fn admit(&self, admission: Admission) {
+    pub(super) fn admit(&self, admission: Admission) {
         for door in self.doors.values() {
             door.say(admission);
         }
@@ -455,6 +395,12 @@ impl House {
             !order.is_closed()
         });
         while self.serving.try_join_next().is_some() {}
+        if self.under_way.is_none() && self.predecessor.is_none() {
+            // What somebody has started who was to take over and did not.
+            for (_, stray) in self.supervisor.nurseries().unclaimed() {
+                stray.group.signal(NixSignal::SIGKILL);
+            }
+        }
     }
 
     fn report(&self) {
@@ -465,9 +411,21 @@ impl House {
 
     /// Finishes messages, then children, each with its deadline; another stop signal shortens both.
     pub(super) async fn close(mut self, host: &mut Host<Orchestrator>) {
+        match self.under_way.take() {
+            Some(UnderWay::Reload(change)) => self.take_back(*change),
+            Some(UnderWay::Upgrade(upgrade)) => self.call_off(&upgrade).await,
+            None => {}
+        }
         self.stop_connections();
+        let grace = self.settings.process.stop_timeout.get();
+        let predecessor = self.predecessor.take();
+        // It uses the same filters, and finishes as well.
+        let others = time::timeout(grace, ending(predecessor.as_ref()));
         tokio::select! {
-            () = async { while self.serving.join_next().await.is_some() {} } => {}
+            () = async {
+                while self.serving.join_next().await.is_some() {}
+                let _ = others.await;
+            } => {}
             () = another_stop(host) => {
                 tracing::warn!("told to stop again: messages in hand are cut off");
                 self.serving.shutdown().await;
@@ -482,90 +440,9 @@ impl House {
             order.send_replace(Admission::Stopping);
         }
     }
-
-    /// Leaves everything to the one that has taken our place, and finishes the connections that are
-    /// open, for as long as they may take. So do those before us, for whom we wait: who comes after
-    /// us takes our end for the end of all of them.
-    pub(super) async fn leave(mut self, heir: Heir, host: &mut Host<Orchestrator>) {
-        self.control.leave();
-        if let Some(Metrics { bound, watching }) = self.metrics.take() {
-            drop(watching);
-            bound.leave();
-        }
-        for generation in std::mem::take(&mut self.milters).into_values() {
-            generation.leave();
-        }
-        for (_, door) in std::mem::take(&mut self.doors) {
-            self.closed.push((door.hand_over(), Instant::now()));
-        }
-        self.supervisor.release().await;
-        tracing::info!(
-            heir = heir.pid,
-            "upgrade: replaced; open connections are finished here"
-        );
-        let stop = || {
-            for (order, _) in &self.closed {
-                order.send_replace(Admission::Stopping);
-            }
-        };
-        let handover = self.settings.supervisor.handover_timeout.get();
-        let predecessor = self.predecessor.take();
-        let ended = async {
-            while self.serving.join_next().await.is_some() {}
-            if predecessor.is_some() {
-                while hear(predecessor.as_ref()).await.is_some() {}
-            }
-        };
-        tokio::pin!(ended);
-        tokio::select! {
-            () = &mut ended => return,
-            () = time::sleep(handover) => {
-                tracing::warn!("connections have stayed for too long after an upgrade");
-            }
-            () = another_stop(host) => {}
-        }
-        stop();
-        tokio::select! {
-            () = &mut ended => {}
-            () = another_stop(host) => {}
-        }
-        // Whoever took over is told by our end.
-        drop(heir.channel);
-    }
-
-    /// Ends without having been anything; all that runs belongs to somebody else.
-    pub(super) async fn give_up(mut self) {
-        tracing::warn!("upgrade: not wanted any more");
-        let metrics = self.predecessor.take().and_then(|one| one.metrics);
-        if let Some(bound) = metrics {
-            bound.leave();
-        }
-        self.control.leave();
-        for generation in std::mem::take(&mut self.milters).into_values() {
-            generation.leave();
-        }
-        for (_, door) in std::mem::take(&mut self.doors) {
-            drop(door.hand_over());
-        }
-        self.supervisor.release().await;
-    }
 }
 
-/// What the predecessor says: `None` when it has ended, and never where there is none.
-async fn hear(predecessor: Option<&Predecessor>) -> Option<ToHeir> {
-    let Some(predecessor) = predecessor else {
-        return std::future::pending().await;
-    };
-    match predecessor.channel.receive().await {
-        Ok(said) => said.map(|(said, _)| said),
-        Err(error) => {
-            tracing::warn!(%error, "the old process is not understood");
-            None
-        }
-    }
-}
-
-async fn another_stop(host: &mut Host<Orchestrator>) {
+pub(super) async fn another_stop(host: &mut Host<Orchestrator>) {
     while host.next_signal().await != Signal::Stop {}
 }
 

@@ -23,6 +23,7 @@ use super::desk::Wish;
 use super::handover::{Parcel, ToHeir, ToPredecessor};
 use super::house::House;
 use crate::control::Answer;
+use crate::member::Readiness;
 use crate::supervisor::nursery::channel::Channel;
 use crate::supervisor::nursery::message::{End, Identity, Role, Start};
 use crate::supervisor::spawn::{self, Report, Running};
@@ -47,6 +48,8 @@ pub(super) struct Upgrade {
     until: Instant,
     reports: mpsc::UnboundedReceiver<Report>,
     running: Option<Running>,
+    /// Nobody looks after filters until it is over.
+    paused: bool,
     wish: Wish,
 }
 
@@ -126,6 +129,7 @@ impl House {
             until: Instant::now() + CHECK_MAX,
             reports,
             running: None,
+            paused: false,
             wish,
         })
     }
@@ -146,7 +150,7 @@ impl House {
                 Standing::Done(Heir { channel, pid }, upgrade.wish)
             }
             Err(failure) => {
-                self.call_off(&upgrade, host).await;
+                self.call_off(&upgrade).await;
                 let what = format!("nothing has changed: {failure}");
                 tracing::error!("upgrade: {what}");
                 upgrade.wish.answer(Answer::Error(what));
@@ -229,13 +233,14 @@ impl House {
         };
         match said {
             ToPredecessor::Failed(why) => Err(Failure::new(EX_UNAVAILABLE, why)),
-            ToPredecessor::Serving => Ok(matches!(upgrade.step, Step::Going(_))),
-            ToPredecessor::Ready => {
+            ToPredecessor::Serving => {
                 let pid = upgrade.running.as_ref().map(|running| running.group.id());
                 if let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) {
-                    // Before it says that it is ready: only the main process is listened to.
                     host.succeeded_by(pid);
                 }
+                Ok(matches!(upgrade.step, Step::Going(_)))
+            }
+            ToPredecessor::Ready => {
                 channel.send(&ToHeir::Go, &[]).map_err(system)?;
                 let gone = Step::Checking {
                     complaint: None,
@@ -262,6 +267,7 @@ impl House {
             names.push(metrics.bound.name.clone());
             sockets.push(metrics.bound.duplicate().map_err(system)?);
         }
+        upgrade.paused = true;
         self.supervisor.pause().await;
         let parcel = self.parcel().map_err(system)?;
         let mut command = vec![upgrade.program.clone()];
@@ -297,7 +303,8 @@ impl House {
         let mut parcel = Parcel::new(self.number, self.draining);
         for (name, generation) in &self.milters {
             let address = &generation.kept.member.address;
-            parcel.milter(name, address, generation.socket.as_ref())?;
+            let ready = generation.kept.member.health.readiness() == Readiness::Ready;
+            parcel.milter(name, address, generation.socket.as_ref(), ready)?;
         }
         for (name, door) in &self.doors {
             if door.has_file() {
@@ -316,14 +323,11 @@ impl House {
     }
 
     /// Ends the new process, and goes on.
-    async fn call_off(&self, upgrade: &Upgrade, host: &Host<Orchestrator>) {
+    pub(super) async fn call_off(&self, upgrade: &Upgrade) {
         if let Some(running) = &upgrade.running {
             running.group.signal(Signal::SIGKILL);
         }
-        if matches!(upgrade.step, Step::Going(_)) {
-            host.succeeded_by(std::process::id());
-        }
-        if !matches!(upgrade.step, Step::Checking { .. }) {
+        if upgrade.paused {
             self.supervisor.resume().await;
         }
     }

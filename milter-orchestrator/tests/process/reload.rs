@@ -218,7 +218,8 @@ fn a_stop_during_a_reload_is_clean() {
     let mut house = House::start(&stamped("one"));
     house.wait_until_up("good");
     house.rewrite(&format!(
-        "[milter.slow]\n{}[[route]]\nchain = [\"slow\"]\n",
+        "[milter.slow]\n{}[listen.other]\nsocket = \"unix:{{dir}}/other.sock\"\n\
+         [[route]]\nchain = [\"slow\"]\n",
         filter::milter(Duration::from_secs(1000))
     ));
     house.signal(Signal::SIGHUP);

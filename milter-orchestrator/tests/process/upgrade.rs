@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
 
@@ -155,4 +156,45 @@ fn a_broken_new_version_changes_nothing() {
     house.wait_until_up("good");
     upgrade(&house);
     assert_eq!(open(&house).send().unwrap(), "one");
+}
+
+#[test]
+fn one_that_would_lose_a_filter_or_a_socket_changes_nothing() {
+    let house = House::start(&stamped("one"));
+    let filter = house.wait_until_up("good");
+    let pid = house.status().pid;
+    let taken = UnixListener::bind(house.path().join("taken.sock")).unwrap();
+    let chain = "[[route]]\nchain = [\"good\", \"more\"]\n";
+    let more =
+        "[milter.more]\ncommand = [\"sleep\", \"1000\"]\nsocket = \"unix:{dir}/taken.sock\"\n";
+    let good = filter::stamping("one");
+    house.rewrite(&format!("[milter.good]\n{good}{more}{chain}"));
+    let output = house.run(&["upgrade"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("taken.sock") && said.contains("in use"),
+        "{said}"
+    );
+    drop(taken);
+    assert_eq!(house.status().pid, pid);
+    assert_eq!(house.milter("good").pid, filter);
+    // Its sockets are where they were.
+    assert_eq!(open(&house).send().unwrap(), "one");
+    house.rewrite(&stamped("one"));
+    upgrade(&house);
+    assert_eq!(open(&house).send().unwrap(), "one");
+}
+
+#[test]
+fn who_ends_soon_after_an_upgrade_takes_the_old_process_along() {
+    let mut house = House::start(&stamped("one"));
+    house.wait_until_up("good");
+    let mut session = open(&house);
+    upgrade(&house);
+    let last = i32::try_from(house.status().pid).unwrap();
+    assert_eq!(session.send().unwrap(), "one");
+    send(last, Signal::SIGTERM);
+    assert!(house.end().success(), "{}", house.log());
+    house.wait_for("an empty house", || house.inhabitants().is_empty());
+    assert!(session.send().is_err());
 }

@@ -118,6 +118,8 @@ struct Inherited {
     sockets: ListenFd,
     names: Vec<String>,
     taken: Vec<usize>,
+    /// They come from a process of ours.
+    succeeds: bool,
 }
 
 impl Inherited {
@@ -127,6 +129,7 @@ impl Inherited {
             sockets: ListenFd::from_env(),
             names: names.split(':').map(str::to_owned).collect(),
             taken: Vec::new(),
+            succeeds: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl Inherited {
             return Ok(None);
         };
         self.taken.push(slot);
+        self.succeeds = true;
         let what = "socket to a predecessor";
         let socket = self
             .sockets
@@ -169,6 +173,11 @@ impl Inherited {
             Failure::new(EX_OSERR, message)
         })?;
         let address = socket.address();
+        if self.succeeds && !socket.is_at(&listener.socket) {
+            // The configuration has changed since; dropped, it is closed.
+            info!(name = %listener.name, %address, "the socket of our predecessor is not taken");
+            return Ok(None);
+        }
         info!(name = %listener.name, %address, "listening on an inherited socket");
         Ok(Some(Bound {
             name: listener.name.clone(),
@@ -200,9 +209,14 @@ impl Inherited {
         Ok(socket)
     }
 
-    fn warn_of_rest(&self) {
-        for slot in (0..self.sockets.len()).filter(|slot| !self.taken.contains(slot)) {
+    fn warn_of_rest(&mut self) {
+        let rest = (0..self.sockets.len()).filter(|slot| !self.taken.contains(slot));
+        for slot in rest.collect::<Vec<_>>() {
             warn!(slot, "an inherited socket is not used");
+            if self.succeeds {
+                // Closed, so that nobody waits in its queue.
+                drop(self.socket(slot));
+            }
         }
     }
 }
@@ -219,6 +233,24 @@ impl Socket {
         }
     }
 
+    /// Whether it is where the configuration wants it.
+    fn is_at(&self, wanted: &Address) -> bool {
+        match (self, wanted) {
+            (Self::Tcp(tcp), Address::Inet { host, port }) => {
+                let Ok(here) = tcp.local_addr() else {
+                    return false;
+                };
+                let places = (host.as_str(), *port).to_socket_addrs();
+                let same = |at: SocketAddr| at.ip() == here.ip() && [0, here.port()].contains(port);
+                places.is_ok_and(|mut places| places.any(same))
+            }
+            (Self::Unix(unix), Address::Unix(path)) => unix
+                .local_addr()
+                .is_ok_and(|here| here.as_pathname() == Some(path)),
+            _ => false,
+        }
+    }
+
     fn address(&self) -> String {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().map(|at| at.to_string()),
@@ -232,7 +264,7 @@ impl Socket {
 }
 
 impl Bound {
-    /// A socket that listens already, at `address`; its file is ours from now on.
+    /// A socket that listens already, at `address`; its file is to be ours, see [`Self::arm`].
     #[must_use]
     pub fn taken_over(name: &str, address: &Address, socket: OwnedFd) -> Self {
         let (socket, file) = match address {
@@ -244,6 +276,13 @@ impl Bound {
             socket,
             address: address.to_string(),
             file,
+        }
+    }
+
+    /// The file of a socket that was taken over is ours from now on.
+    pub fn arm(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.arm();
         }
     }
 
@@ -279,12 +318,21 @@ impl Bound {
 }
 
 impl SocketFile {
-    /// Of a socket that another process bound and leaves to us.
+    /// Of a socket that another process bound and is about to leave to us. Until [`Self::arm`] it
+    /// is the other one's.
     #[must_use]
     pub fn adopt(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            identity: identity(path).unwrap_or_default(),
+            // No file has this number.
+            identity: (0, 0),
+        }
+    }
+
+    /// It is ours from now on.
+    pub fn arm(&mut self) {
+        if let Ok(identity) = identity(&self.path) {
+            self.identity = identity;
         }
     }
 
