@@ -17,20 +17,27 @@ pub(crate) fn of(routes: &Routes) -> Option<Offer> {
             // A recipient without a route is refused, so it must be asked about.
             Test::Recipient(_) => needed |= Steps::NO_RCPT | Steps::NR_RCPT,
             Test::Helo(_) => needed |= Steps::NO_HELO,
-            Test::Size(_) => needed |= Steps::NO_HEADERS | Steps::NO_BODY,
+            // What is decided behind the recipients is decided for each of them.
+            Test::Size(_) => needed |= Steps::NO_HEADERS | Steps::NO_BODY | Steps::NO_RCPT,
+            Test::Verdict(..) => needed |= Steps::NO_RCPT,
             Test::Tls => want(&mut macros, "tls_version"),
             Test::Authenticated | Test::Login(_) => {
                 want(&mut macros, "auth_type");
                 want(&mut macros, "auth_authen");
             }
-            Test::Macro(name, _) => want(&mut macros, name),
+            Test::Macro(name, _) => {
+                needed |= match stage_of(name) {
+                    MacroStage::Rcpt => Steps::NO_RCPT | Steps::NR_RCPT,
+                    _ => Steps::NO_RCPT,
+                };
+                want(&mut macros, name);
+            }
             Test::Listen(_)
             | Test::Client(_)
             | Test::Host(_)
             | Test::Sender(_)
             | Test::Load(_)
-            | Test::Time(_)
-            | Test::Verdict(..) => {}
+            | Test::Time(_) => {}
         }
     }
     if needed.is_empty() && macros.is_empty() {

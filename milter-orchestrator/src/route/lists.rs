@@ -54,8 +54,17 @@ pub struct List {
     path: PathBuf,
     kind: Kind,
     entries: RwLock<Arc<Entries>>,
-    /// Of the file that was looked at last; none where there was none.
-    stamp: Mutex<Option<Stamp>>,
+    /// Of the file that was read last; none where there was none.
+    stamp: Mutex<Stamps>,
+}
+
+/// States of a file.
+#[derive(Debug)]
+struct Stamps {
+    /// As it was read.
+    read: Option<Stamp>,
+    /// As it was seen last, which may be in the middle of being written.
+    seen: Option<Stamp>,
 }
 
 /// What became of looking at a file again.
@@ -83,7 +92,10 @@ impl List {
             path: path.to_owned(),
             kind,
             entries: RwLock::new(Arc::new(entries?)),
-            stamp: Mutex::new(stamp),
+            stamp: Mutex::new(Stamps {
+                read: stamp,
+                seen: stamp,
+            }),
         })
     }
 
@@ -100,18 +112,18 @@ impl List {
         Arc::clone(&entries.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file again if it is another than before. A bad one is told once.
+    /// Reads the file again if it is another than before, and has stayed so since the last look: it
+    /// may be written meanwhile. A bad one is told once.
     pub fn refresh(&self) -> Refreshed {
         let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = std::fs::metadata(&self.path).ok();
-        if found.is_some() && found.as_ref().map(stamp_of) == *known {
-            return Refreshed::Same;
-        }
-        if found.is_none() && known.is_none() {
+        let found = std::fs::metadata(&self.path).ok().as_ref().map(stamp_of);
+        let settled = found == known.seen || found.is_none();
+        known.seen = found;
+        if found == known.read || !settled {
             return Refreshed::Same;
         }
         let (entries, stamp) = read(&self.path, self.kind);
-        *known = stamp;
+        known.read = stamp;
         match entries {
             Ok(entries) => {
                 let count = entries.len();
@@ -145,7 +157,17 @@ fn read(path: &Path, kind: Kind) -> (Result<Entries, ListError>, Option<Stamp>) 
         path: path.to_owned(),
         error,
     };
-    let opened = File::open(path).and_then(|file| Ok((stamp_of(&file.metadata()?), file)));
+    // A pipe would be waited for.
+    let regular = || match std::fs::metadata(path)?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    };
+    let opened = regular()
+        .and_then(|()| File::open(path))
+        .and_then(|file| Ok((stamp_of(&file.metadata()?), file)));
     let (stamp, file) = match opened {
         Ok(opened) => opened,
         Err(error) => return (Err(io(error)), None),
@@ -206,10 +228,16 @@ mod tests {
         assert!(matches!(list.refresh(), Refreshed::Same));
 
         std::fs::write(&path, "198.51.100.0/24\n").unwrap();
+        assert!(
+            matches!(list.refresh(), Refreshed::Same),
+            "may be half written"
+        );
+        assert!(holds("192.0.2.1"));
         assert!(matches!(list.refresh(), Refreshed::Anew { entries: 1 }));
         assert!(holds("198.51.100.1") && !holds("192.0.2.1"));
 
         std::fs::write(&path, "10.0.0.0/8\n\n10.0.0.0/99\n").unwrap();
+        assert!(matches!(list.refresh(), Refreshed::Same));
         let Refreshed::Bad(error) = list.refresh() else {
             panic!("a bad list counts");
         };
@@ -225,6 +253,7 @@ mod tests {
         ));
         assert!(matches!(list.refresh(), Refreshed::Same), "told once");
         std::fs::write(&path, "10.0.0.0/8\n").unwrap();
+        assert!(matches!(list.refresh(), Refreshed::Same));
         assert!(matches!(list.refresh(), Refreshed::Anew { .. }));
         assert!(holds("10.0.0.1"));
     }

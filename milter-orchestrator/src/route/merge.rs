@@ -46,8 +46,12 @@ fn add(segments: &mut Vec<Vec<Arc<Member>>>, others: &[Vec<Arc<Member>>]) {
         }
         let next = others.iter().skip(number + 1).flatten();
         let at = next.filter_map(|member| place(segments, member)).min();
+        // Whoever comes before it in its chain may be asked what it said.
+        let before = others.iter().take(number).flatten();
+        let before = before.filter_map(|member| place(segments, member)).max();
+        let least = before.map_or(0, |before| before + 1);
         let missing: Vec<Arc<Member>> = missing.collect();
-        segments.insert(at.unwrap_or(segments.len()), missing);
+        segments.insert(at.unwrap_or(segments.len()).max(least), missing);
     }
 }
 

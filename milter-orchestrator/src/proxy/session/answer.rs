@@ -3,7 +3,6 @@
 //! A message is decided once: everybody's part ends, those who are in the middle of it are told
 //! ABORT, and one line is logged. What a filter still says about it is dropped.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use milter_proto::edit::Edit;
@@ -126,6 +125,8 @@ impl Session {
             verdict: None,
             by: why.to_owned(),
         });
+        // Of a message that was decided before, somebody may have a part that joined late.
+        self.end_parts();
         self.message = None;
     }
 
@@ -216,8 +217,7 @@ impl Session {
                 let verdict = decided.and_then(|decided| decided.verdict.as_ref());
                 Decision::of(verdict, !message.quarantine.is_empty())
             });
-        for index in Arc::clone(&self.order).iter().copied() {
-            let child = &mut self.children[index];
+        for child in &mut self.children {
             if child.part.take().is_none() {
                 continue;
             }

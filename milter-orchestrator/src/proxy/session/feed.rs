@@ -218,7 +218,8 @@ impl Session {
         };
         let next = Position::Rcpt(number + 1);
         let unwanted = recipient.rejected && !self.children[index].has(Steps::RCPT_REJECTED);
-        if recipient.refused || recipient.unrouted || unwanted {
+        let foreign = !self.has_say(index, number);
+        if recipient.refused || recipient.unrouted || unwanted || foreign {
             return Move::Pass(next);
         }
         // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so. Once

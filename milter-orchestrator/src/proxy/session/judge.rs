@@ -60,6 +60,10 @@ impl Session {
             Decision::Accept if at == Position::Unknown => self.answer(at, Verdict::Continue)?,
             // Somebody may want to hear of it who is not asked yet.
             Decision::Accept if self.is_open() => self.answer(at, Verdict::Continue)?,
+            // With TLS the client gives another name later, which may lead elsewhere.
+            Decision::Accept if at == Position::Helo && self.asks_for_helo() => {
+                self.answer(at, Verdict::Continue)?;
+            }
             Decision::Accept => self.answer(at, Verdict::Accept)?,
             Decision::Refuse { by, verdict } => {
                 self.log_client_refused(standings.get(by).map(|(index, _)| *index), at, &verdict);
@@ -70,6 +74,12 @@ impl Session {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a route, or a filter's own condition, asks for the HELO name.
+    fn asks_for_helo(&self) -> bool {
+        let wants = self.shared.wants.as_ref();
+        wants.is_some_and(|wants| !wants.steps.contains(Steps::NO_HELO))
     }
 
     fn log_client_refused(&self, by: Option<usize>, at: Position, verdict: &Verdict) {

@@ -177,6 +177,11 @@ impl Session {
             child.refusal.take_if(|(at, _)| *at == Position::Helo);
         }
         if self.message.is_none() {
+            let gated = self.lineup.as_ref().is_some_and(|up| !up.gates.is_empty());
+            if gated || self.shared.routes.only().is_none() {
+                // What an earlier message has decided says nothing about the next one.
+                self.disband();
+            }
             self.route_client();
             self.call_everybody();
         }

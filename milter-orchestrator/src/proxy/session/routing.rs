@@ -86,7 +86,11 @@ impl Session {
 
     /// A recipient has come: its chain joins those of the others.
     pub(super) fn route_recipient(&mut self, number: usize) {
-        if self.message.as_ref().is_some_and(|one| one.undecided) {
+        // Nobody joins a message that is decided.
+        let Some(message) = self.message.as_ref().filter(|one| one.decided.is_none()) else {
+            return;
+        };
+        if message.undecided {
             self.route_one(number);
         }
         self.settle_gates(number..number + 1);
@@ -119,6 +123,9 @@ impl Session {
         let Some(message) = &mut self.message else {
             return;
         };
+        if message.decided.is_some() {
+            return;
+        }
         let Some(chain) = route::merge(&message.routes) else {
             return;
         };
@@ -141,7 +148,9 @@ impl Session {
             return;
         };
         let undecided = message.undecided;
-        message.undecided = undecided && message.recipients.iter().any(Recipient::is_undecided);
+        let recipients = &message.recipients;
+        let open = recipients.is_empty() || recipients.iter().any(Recipient::is_undecided);
+        message.undecided = undecided && open;
         let all = 0..message.recipients.len();
         let stranded = undecided && !message.undecided && self.lineup.is_none();
         if stranded && message.decided.is_none() {
@@ -158,7 +167,14 @@ impl Session {
         if !message.undecided || message.decided.is_some() {
             return;
         }
-        for number in 0..message.recipients.len() {
+        if message.recipients.is_empty() {
+            self.route_unheard();
+        }
+        let count = self
+            .message
+            .as_ref()
+            .map_or(0, |message| message.recipients.len());
+        for number in 0..count {
             let recipient = self
                 .message
                 .as_ref()
@@ -174,6 +190,16 @@ impl Session {
         let lost = |one: &Recipient| one.route.is_none() && !one.rejected && !one.refused;
         if message.recipients.iter().any(lost) || self.lineup.is_none() {
             self.refuse_for_now("no route matches");
+        }
+    }
+
+    /// The MTA tells of no recipients: the message goes its way as a whole.
+    fn route_unheard(&mut self) {
+        if let Choice::Chain(chain) = self.choose()
+            && let Some(message) = &mut self.message
+        {
+            message.routes.push(chain);
+            self.join();
         }
     }
 
@@ -227,7 +253,8 @@ impl Session {
         self.pass_gates(&decided);
     }
 
-    /// The turn of a segment has come at the end of the message: what is open now is decided.
+    /// The turn of a segment has come at the end of the message: what is open now is decided, and
+    /// what cannot be is taken for seeing it.
     pub(super) fn settle_turn(&mut self, segment: &Segment) {
         let count = self
             .message
@@ -235,7 +262,7 @@ impl Session {
             .map_or(0, |message| message.recipients.len());
         let open = segment.members().filter(|index| self.is_awaited(*index));
         let decided: Vec<(usize, bool)> = open
-            .map(|index| (index, self.sees(index, 0..count) == Fact::Known(true)))
+            .map(|index| (index, self.sees(index, 0..count) != Fact::Known(false)))
             .collect();
         self.pass_gates(&decided);
     }
@@ -275,7 +302,7 @@ impl Session {
         let Some(message) = self.message.as_ref().filter(|_| !general.is_known()) else {
             return general;
         };
-        let mut open = false;
+        let mut open = message.recipients.is_empty();
         for number in recipients {
             let Some(recipient) = message.recipients.get(number) else {
                 break;
@@ -298,12 +325,9 @@ impl Session {
         }
     }
 
-    /// Whether a filter is asked about a recipient by the configuration, and not only told of it
-    /// because another one of the message asks for the filter.
-    pub(super) fn has_say(&self, index: usize, at: Position) -> bool {
-        let Position::Rcpt(number) = at else {
-            return true;
-        };
+    /// Whether a filter is asked about a recipient by the configuration; otherwise the message goes
+    /// through it for the sake of others, and it is not told of this one.
+    pub(super) fn has_say(&self, index: usize, number: usize) -> bool {
         let member = &self.children[index].member;
         let recipients = self.message.as_ref().map(|message| &message.recipients);
         let recipient = recipients.and_then(|recipients| recipients.get(number));

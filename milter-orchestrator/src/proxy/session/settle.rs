@@ -184,7 +184,6 @@ impl Session {
             return Ok(());
         }
         let verdict = self.on_rejected(asked.at, verdict);
-        let has_say = self.has_say(index, asked.at);
         let child = &mut self.children[index];
         let of_recipient = match asked.at {
             Position::Rcpt(number) => Some(number).filter(|_| verdict != Verdict::Discard),
@@ -211,9 +210,6 @@ impl Session {
             }
             (Verdict::Continue, _) => {}
             (Verdict::Accept, _) => part.state = State::Done,
-            // The message goes through it for the sake of other recipients: about this one it is
-            // not asked, wherever it stands among them.
-            (_, Some(_)) if !has_say => {}
             (verdict, Some(number)) if in_question == Some(asked.at) => {
                 part.refused_rcpt = Some((number, verdict));
             }

@@ -92,14 +92,20 @@ async fn who_joins_with_a_recipient_is_called_then_and_told_everything() {
     );
     mta.quit().await.unwrap();
     stage.closed().await;
-    let told = "C H:client.test M<s@x> R<a@one.test> R<b@two.test> R<c@one.test>";
+    // Of recipients with another route a filter is not told.
+    let told = [
+        "R<a@one.test> R<c@one.test>",
+        "R<b@two.test>",
+        "R<a@one.test> R<b@two.test> R<c@one.test>",
+    ];
     for (filter, added) in ["", "L:first=1 ", "L:first=1 L:second=1 "]
         .into_iter()
         .enumerate()
     {
         let heard = stage.heard(filter, 1);
         let content = format!("T L:Received=r1 L:Subject=s {added}N B E Q");
-        assert_eq!(heard, format!("{told} {content}"), "{filter}");
+        let envelope = format!("C H:client.test M<s@x> {}", told[filter]);
+        assert_eq!(heard, format!("{envelope} {content}"), "{filter}");
         assert!(
             stage.macros(filter, 'M').contains("auth_type=PLAIN"),
             "{filter}"
@@ -161,16 +167,85 @@ async fn what_a_late_filter_refuses_is_refused_where_the_server_can_hear_it() {
 }
 
 #[tokio::test]
-async fn on_a_recipient_of_another_route_a_late_filter_has_no_say() {
-    let refuses = Filter::new("second").on_nth('R', 0, Act::Say(vec![Reply::Reject]));
-    let stage = by_recipient(Filter::new("first"), refuses);
+async fn a_filter_accepts_and_discards_for_recipients_of_its_route_alone() {
+    for word in [Reply::Accept, Reply::Discard] {
+        // It would say so about the recipient of the other route only, of which it is not told.
+        let first = Filter::new("first").on_nth('R', 1, Act::Say(vec![word]));
+        let first = first.on('E', Act::Say(vec![Reply::Reject]));
+        let stage = by_recipient(first, Filter::new("second"));
+        let mut mta = sender(&stage).await;
+        assert_eq!(mta.ask(rcpt("<a@one.test>")).await, Reply::Continue);
+        assert_eq!(mta.ask(rcpt("<b@two.test>")).await, Reply::Continue);
+        assert_eq!(data_and_content(&mut mta).await.1, Reply::Reject);
+        mta.quit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn filters_that_hear_of_no_recipients_see_what_is_decided_late() {
+    for (own, sees) in [
+        (when(r#"{"size": "<1KB"}"#), true),
+        (when(r#"{"size": ">1KB"}"#), false),
+        (said("first", &[Said::Continue]), true),
+        (said("first", &[Said::Accept]), false),
+        (when(r#"{"macro": {"rcpt_host": "*"}}"#), false),
+    ] {
+        let deaf = |name| {
+            let steps = Steps::NO_RCPT | Steps::NR_RCPT;
+            Filter::new(name).steps(steps)
+        };
+        let own = deaf("own").when(own).on('E', Act::Say(vec![Reply::Reject]));
+        let always = Condition::default();
+        let chain = vec![vec![0], vec![1]];
+        let stage = Stage::routed(vec![deaf("first"), own], vec![("all", always, chain)]);
+        let mut mta = sender(&stage).await;
+        assert_eq!(mta.ask(rcpt("<r@x>")).await, Reply::Continue);
+        let expected = if sees { Reply::Reject } else { Reply::Continue };
+        assert_eq!(data_and_content(&mut mta).await.1, expected);
+        mta.quit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nobody_joins_a_decided_message_and_no_part_outlives_it() {
+    let refuses = Filter::new("first").on_nth('M', 0, Act::Say(vec![Reply::TempFail]));
+    let stage = by_recipient(refuses, Filter::new("second"));
     let mut mta = sender(&stage).await;
-    assert_eq!(mta.ask(rcpt("<a@one.test>")).await, Reply::Continue);
+    assert_eq!(mta.ask(rcpt("<a@one.test>")).await, Reply::TempFail);
+    assert_eq!(mta.ask(rcpt("<b@two.test>")).await, Reply::TempFail);
+    mta.send(Command::Abort).await;
+    assert_eq!(mta.ask(mail()).await, Reply::Continue);
     assert_eq!(mta.ask(rcpt("<b@two.test>")).await, Reply::Continue);
     assert_eq!(data_and_content(&mut mta).await.1, Reply::Continue);
     mta.quit().await.unwrap();
     stage.closed().await;
-    assert_eq!(stage.members[1].health.fallbacks(), 0);
+    let last = stage.heard(1, stage.connections(1) - 1);
+    assert!(
+        last.ends_with(&format!("M<s@x> R<b@two.test> {CONTENT}")),
+        "{last}"
+    );
+}
+
+#[tokio::test]
+async fn what_one_message_decided_says_nothing_about_the_client() {
+    let accepts = Filter::new("accepts").on('C', Act::Say(vec![Reply::Accept]));
+    let refuses = Filter::new("refuses").on('E', Act::Say(vec![Reply::Reject]));
+    let stage = Stage::routed(
+        vec![accepts, refuses],
+        vec![
+            ("one", when(r#"{"recipient": "one.test"}"#), vec![vec![0]]),
+            ("two", Condition::default(), vec![vec![1]]),
+        ],
+    );
+    let mut mta = sender(&stage).await;
+    assert_eq!(mta.ask(rcpt("<a@one.test>")).await, Reply::Continue);
+    // That is all of this message's filters.
+    assert_eq!(mta.ask(Command::Data).await, Reply::Accept);
+    assert_eq!(mta.ask(helo("again.test")).await, Reply::Continue);
+    assert_eq!(mta.ask(mail()).await, Reply::Continue);
+    assert_eq!(mta.ask(rcpt("<b@two.test>")).await, Reply::Continue);
+    assert_eq!(data_and_content(&mut mta).await.1, Reply::Reject);
+    mta.quit().await.unwrap();
 }
 
 #[tokio::test]
@@ -356,7 +431,10 @@ async fn the_server_is_asked_for_what_routes_need() {
             Steps::NO_RCPT | Steps::NR_RCPT,
         ),
         (r#"{"helo": "client.test"}"#, Steps::NO_HELO),
-        (r#"{"size": ">1MB"}"#, Steps::NO_BODY | Steps::NO_HEADERS),
+        (
+            r#"{"size": ">1MB"}"#,
+            Steps::NO_BODY | Steps::NO_HEADERS | Steps::NO_RCPT,
+        ),
         (r#"{"sender": "<>"}"#, Steps::empty()),
     ] {
         let stage = Stage::routed(
@@ -449,7 +527,7 @@ async fn a_filter_that_dies_after_joining_late_is_told_again() {
     assert_eq!(data_and_content(&mut mta).await.1, Reply::Continue);
     mta.quit().await.unwrap();
     stage.closed().await;
-    let told = "C H:client.test M<s@x> R<a@one.test> R<b@two.test>";
+    let told = "C H:client.test M<s@x> R<b@two.test>";
     assert_eq!(stage.heard(1, 1), format!("{told} {CONTENT}"));
     assert_eq!(stage.members[1].health.replays(), 1);
 }
