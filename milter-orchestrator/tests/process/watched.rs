@@ -227,26 +227,28 @@ fn promtool_agrees() {
     assert!(output.status.success(), "{said}");
 }
 
+/// The line of a message, in a log of the kind that `comment` asks for.
+fn line(comment: &str) -> String {
+    let good = filter::stamping("x");
+    let house = House::start(&format!(
+        "{comment}[milter.good]\n{good}[milter.gone]\nsocket = \"unix:{{dir}}/gone.sock\"\n\
+         on_failure = \"accept\"\n[[route]]\nname = \"all\"\nchain = [\"good\", \"gone\"]\n"
+    ));
+    house.wait_until_up("good");
+    let mut session = Session::open(&house.path().join("inbound.sock")).unwrap();
+    session.send().unwrap();
+    session.quit();
+    house.wait_for_log(&["filters"]);
+    let log = house.log();
+    let mut lines = log.lines().filter(|line| line.contains("filters"));
+    let line = lines.next().unwrap().to_owned();
+    assert_eq!(lines.next(), None, "{log}");
+    line
+}
+
 /// One line for each message, with the same in a text and in JSON.
 #[test]
 fn a_message_is_one_line_in_both_logs() {
-    let good = filter::stamping("x");
-    let line = |comment: &str| {
-        let house = House::start(&format!(
-            "{comment}[milter.good]\n{good}[milter.gone]\nsocket = \"unix:{{dir}}/gone.sock\"\n\
-             on_failure = \"accept\"\n[[route]]\nname = \"all\"\nchain = [\"good\", \"gone\"]\n"
-        ));
-        house.wait_until_up("good");
-        let mut session = Session::open(&house.path().join("inbound.sock")).unwrap();
-        session.send().unwrap();
-        session.quit();
-        house.wait_for_log(&["filters"]);
-        let log = house.log();
-        let mut lines = log.lines().filter(|line| line.contains("filters"));
-        let line = lines.next().unwrap().to_owned();
-        assert_eq!(lines.next(), None, "{log}");
-        line
-    };
     let text = line("");
     let json: serde_json::Value = serde_json::from_str(&line(JSON_LOG)).unwrap();
     for (words, pointer, value) in [
