@@ -150,7 +150,8 @@ pub(crate) fn poison_of(isolation: &Isolation, message: &Message) -> Result<Pois
     hasher.write_u64(sender);
     for header in message.headers.sent() {
         isolation::add(&mut hasher, &header.name);
-        isolation::add(&mut hasher, &header.value);
+        // With leading space or without, as it was agreed with the MTA this time.
+        isolation::add(&mut hasher, header.value.trim_ascii_start());
     }
     let mut offset = 0;
     while offset < message.body.len() {
