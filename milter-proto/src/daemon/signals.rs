@@ -5,7 +5,9 @@
 //! third ends the process at once, in case nobody reads the channel any more.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -18,6 +20,9 @@ use super::exit::EX_OSERR;
 const STOPS_MAX: u32 = 3;
 /// Signals that wait to be read at most; further ones say nothing new.
 const PENDING_MAX: usize = 16;
+
+/// Until signals are read again after that failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What somebody wants of the running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +56,8 @@ pub(crate) fn catch() -> Result<mpsc::Receiver<Signal>, Failure> {
 }
 
 fn forward(mut signals: Signals, sender: mpsc::Sender<Signal>) -> io::Result<()> {
-    let loop_over_signals = move || {
-        let mut stops = 0;
+    let mut stops = 0;
+    let mut loop_over_signals = move || {
         for signal in signals.forever().filter_map(Signal::of) {
             stops += u32::from(signal == Signal::Stop);
             if stops >= STOPS_MAX {
@@ -62,8 +67,14 @@ fn forward(mut signals: Signals, sender: mpsc::Sender<Signal>) -> io::Result<()>
             let _ = sender.try_send(signal);
         }
     };
+    // The library panics when its own socket cannot be read, and reads on when called again.
+    let never_give_up = move || {
+        while catch_unwind(AssertUnwindSafe(&mut loop_over_signals)).is_err() {
+            thread::sleep(RETRY);
+        }
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(loop_over_signals)
+        .spawn(never_give_up)
         .map(drop)
 }
