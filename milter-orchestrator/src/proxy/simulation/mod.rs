@@ -151,7 +151,7 @@ fn every_invariant_can_fail() {
         (Sabotage::Silence, 8),
         (Sabotage::Forgetful, 9),
     ] {
-        let violations = (1..200).filter_map(|seed| run(seed, 20, Some(sabotage), false).0.err());
+        let violations = (1..3000).filter_map(|seed| run(seed, 20, Some(sabotage), false).0.err());
         let found = violations
             .map(|violation| violation.invariant)
             .find(|found| *found == invariant);
