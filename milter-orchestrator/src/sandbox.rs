@@ -3,10 +3,12 @@
 //! no use for.
 //!
 //! Its nurseries are started before and keep what they need; they execute the commands of the
-//! configuration, and the next binary of an upgrade. So whoever takes over the process that reads
-//! mail from outside finds nothing to execute and nearly nothing to write. Reading is not
-//! restricted here, since a new configuration may name any list or file; that is for the unit and
-//! for the user that we run as.
+//! configuration, and the next binary of an upgrade. What has gone wrong in the process that reads
+//! mail from outside cannot execute or write anything by a system call of its own. It is no wall
+//! against somebody who knows the nurseries and speaks to them over the sockets that are open here:
+//! they start what they are asked to, with the rights of a filter's user. Reading is not restricted
+//! either, since a new configuration may name any list or file; both are for the unit, and for the
+//! users that we and the filters run as.
 //!
 //! What the kernel does not offer is logged once and is no failure.
 

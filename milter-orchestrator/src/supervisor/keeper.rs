@@ -409,6 +409,13 @@ impl Keeper {
 
     fn probed(&mut self, outcome: &Result<(), ProbeError>) {
         self.probing = None;
+        if let Err(error) = outcome
+            && error.is_ours()
+        {
+            tracing::warn!(milter = self.member.name, "cannot be probed: {error}");
+            self.deadline = self.time_allowed().map(|time| Instant::now() + time);
+            return;
+        }
         let messages = self.member.health.messages();
         self.pulse.look(Instant::now(), outcome.is_ok(), messages);
         if let (Ok(()), Some(begun)) = (outcome, self.probed_at) {

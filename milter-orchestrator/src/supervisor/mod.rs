@@ -23,11 +23,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time;
 
 use crate::member::Member;
 use keeper::{Keeper, Parts, Plan};
 use nursery::Nurseries;
 use vitals::Vitals;
+
+/// How long children that were killed may take to be gone, at the very end.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Orders that may wait for a keeper at most.
 const ORDERS_MAX: usize = 8;
@@ -86,6 +90,8 @@ pub struct Supervisor {
     kept: Vec<Kept>,
     tasks: JoinSet<()>,
     first_words: Vec<oneshot::Receiver<()>>,
+    /// The longest time that a child may take to end.
+    longest_stop: Duration,
 }
 
 /// One milter and the way to its keeper.
@@ -137,6 +143,7 @@ impl Supervisor {
             kept: Vec::new(),
             tasks: JoinSet::new(),
             first_words: Vec::new(),
+            longest_stop: Duration::ZERO,
         }
     }
 
@@ -160,6 +167,7 @@ impl Supervisor {
                 self.tasks.spawn(task);
             }
             Kind::Spawned(plan, listener) => {
+                self.longest_stop = self.longest_stop.max(plan.stop_timeout);
                 let parts = Parts {
                     member,
                     plan,
@@ -250,7 +258,14 @@ impl Supervisor {
             // A keeper that cannot take an order is at its end.
             let _ = kept.orders.send(Order::Stop).await;
         }
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // One that not even SIGKILL ends (a file server that does not answer) is left to the system.
+        if time::timeout(self.longest_stop + STOP_GRACE, ended)
+            .await
+            .is_err()
+        {
+            tracing::error!("a filter does not end although it was killed; left behind");
+        }
         self.nurseries.finish().await;
     }
 }

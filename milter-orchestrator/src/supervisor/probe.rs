@@ -5,11 +5,13 @@
 //! pretended. [`Streak`] turns single outcomes into a judgement: down after three failures in a
 //! row, up after two successes. [`Sessions`] does the same with what became of real messages.
 
+use std::error::Error;
+use std::io;
 use std::time::{Duration, Instant};
 
 use milter_proto::net::{Address, Client, DialError, Timeouts};
 use milter_proto::wire::Offer;
-use thiserror::Error;
+use nix::errno::Errno;
 use tokio::time;
 
 use crate::member::Negotiated;
@@ -20,7 +22,7 @@ pub const FALL: u32 = 3;
 pub const RISE: u32 = 2;
 
 /// Why a filter is not ready.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// It took the connection, or its queue did, and said nothing in time.
     #[error("no answer to a negotiation at {0} within {1:?}")]
@@ -28,6 +30,23 @@ pub enum ProbeError {
     /// It cannot be reached, or what it said is no negotiation.
     #[error(transparent)]
     Dial(#[from] DialError),
+}
+
+impl ProbeError {
+    /// Whether it says nothing about the filter: we could not even try.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>()
+                && let Some(number) = error.raw_os_error()
+            {
+                return [Errno::EMFILE as i32, Errno::ENFILE as i32].contains(&number);
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 /// Negotiates with the filter at `address` and says goodbye; what it negotiated.

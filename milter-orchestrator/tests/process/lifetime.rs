@@ -84,6 +84,12 @@ fn a_nursery_that_was_killed_is_replaced_and_its_children_with_it() {
         let before = house.inhabitants();
         let nursery = parent(child).unwrap();
         assert!(nurseries(&house).contains(&nursery), "{nursery}");
+        // Only this one does it any harm.
+        for nursery in nurseries(&house) {
+            for harmless in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGALRM] {
+                send(nursery, harmless);
+            }
+        }
         send(nursery, Signal::SIGKILL);
         house.wait_for("another child", || {
             let good = house.milter("good");
@@ -103,6 +109,25 @@ fn a_nursery_that_was_killed_is_replaced_and_its_children_with_it() {
     house.signal(Signal::SIGKILL);
     house.end();
     assert_deserted(&house);
+}
+
+/// In its sandbox it could not start another nursery: somebody else has to start it.
+#[test]
+fn without_any_nursery_it_ends_in_order() {
+    let mut house = start();
+    house.wait_for("a spare nursery", || nurseries(&house).len() == 2);
+    house.wait_for("the end of all nurseries", || {
+        for nursery in nurseries(&house) {
+            send(nursery, Signal::SIGKILL);
+        }
+        house.log().contains("cannot be replaced")
+    });
+    house.end();
+    house.wait_for_log(&["ending in order"]);
+    // What a filter has forked was for the next nursery to end.
+    for left in house.inhabitants() {
+        send(left, Signal::SIGKILL);
+    }
 }
 
 #[test]

@@ -131,6 +131,19 @@ async fn a_second_holder_takes_over_and_the_first_may_go() {
 }
 
 #[tokio::test]
+async fn every_end_is_told_also_by_a_signal_without_a_name() {
+    let nurseries = open(ours());
+    for signal in [9, 34, 40, 64, 15] {
+        let (_, end) = say(&nurseries, &ours(), shell(&format!("kill -{signal} $$"))).await;
+        assert!(
+            matches!(end, End::Killed { signal: by, .. } if by == signal),
+            "{signal}: {end:?}"
+        );
+    }
+    nurseries.finish().await;
+}
+
+#[tokio::test]
 async fn a_holder_that_goes_away_does_not_harm_the_other() {
     let first = open(ours());
     let mut reports = begin(&first, &ours(), shell("exec sleep 1000"));

@@ -10,9 +10,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child as Process, Command, Stdio};
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -104,6 +104,9 @@ impl Brood {
         };
         if self.children.contains_key(&id) {
             return failed(&Errno::EEXIST.into());
+        }
+        if sockets.len() < start.sockets.len() {
+            return failed(&Errno::EMFILE.into());
         }
         match self.fork(&start, sockets) {
             Ok((process, control)) => {
@@ -249,28 +252,44 @@ impl Brood {
     /// Takes leave of everybody who has ended.
     pub(super) fn reap(&mut self) -> Vec<News> {
         let mut news = Vec::new();
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, flags)
-            && let Some(pid) = status.pid()
-        {
-            let mut children = self.children.iter();
-            if let Some(id) = children.find_map(|(id, child)| (child.pid == pid).then_some(*id)) {
-                // Its last word may not have been heard yet.
-                news.extend(self.heard(id));
-                let _ = killpg(pid, Signal::SIGKILL);
-                news.extend(self.bury(id, status));
+        let mut ended: Vec<ChildId> = self.children.keys().copied().collect();
+        ended.retain(|id| self.has_ended(*id));
+        for id in ended {
+            // Its last word may not have been heard yet.
+            news.extend(self.heard(id));
+            news.extend(self.bury(id));
+        }
+        let ours = |pid: &Pid| self.children.values().any(|child| child.pid == *pid);
+        let strays: Vec<Pid> = our_children().filter(|pid| !ours(pid)).collect();
+        for stray in strays {
+            // One that lives stays; how one has ended does not matter.
+            let ended = waitpid(stray, Some(WaitPidFlag::WNOHANG));
+            if !matches!(ended, Ok(WaitStatus::StillAlive)) {
+                self.bred.remove(&stray.as_raw());
             }
-            self.bred.remove(&pid.as_raw());
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
         news
     }
 
-    fn bury(&mut self, id: ChildId, status: WaitStatus) -> Vec<News> {
-        let Some(child) = self.children.remove(&id) else {
+    /// Whether a child has ended; it keeps its number.
+    fn has_ended(&self, id: ChildId) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        self.children.get(&id).is_some_and(|child| {
+            // An error as well: of a signal that has no name, say.
+            !matches!(
+                waitid(Id::Pid(child.pid), flags),
+                Ok(WaitStatus::StillAlive)
+            )
+        })
+    }
+
+    /// Ends what is left of the group of a child that has ended, and gives up its number.
+    fn bury(&mut self, id: ChildId) -> Vec<News> {
+        let Some(mut child) = self.children.remove(&id) else {
             return Vec::new();
         };
-        let ended = Report::Ended(id, end(status)).into();
+        let _ = killpg(child.pid, Signal::SIGKILL);
+        let ended = Report::Ended(id, child.process.wait().map_or(End::Lost, end)).into();
         match &child.starting {
             None => vec![ended],
             Some(Starting {
@@ -371,14 +390,14 @@ fn our_children() -> impl Iterator<Item = Pid> {
     pids.into_iter()
 }
 
-fn end(status: WaitStatus) -> End {
-    match status {
-        WaitStatus::Signaled(_, signal, dumped) => End::Killed {
-            signal: signal as i32,
-            dumped,
+fn end(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, Some(signal)) => End::Killed {
+            signal,
+            dumped: status.core_dumped(),
         },
-        WaitStatus::Exited(_, status) => End::Exited(status),
-        _ => End::Lost,
+        (None, None) => End::Lost,
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, raise};
 use nix::unistd::Uid;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -32,6 +32,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long after a nursery could not be replaced that is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// So many times, then we end, since a fresh start is all that helps: in our sandbox, or without
+/// root, nobody can be started any more once the spare one has gone as well.
+const TRIES_MAX: u32 = 5;
 
 /// A nursery that nobody talks to yet.
 #[derive(Debug)]
@@ -330,6 +334,7 @@ impl Home {
 
     /// Hears what the nursery says, for ever, whichever it is.
     async fn attend(self: Arc<Self>) {
+        let mut tries = 0;
         loop {
             let active = self.lock().active.clone();
             if let Some(active) = active {
@@ -340,14 +345,19 @@ impl Home {
                 return;
             }
             match self.replace() {
-                Ok(()) => {}
+                Ok(()) => tries = 0,
                 Err(error) => {
+                    tries += 1;
                     let whose = whose(&self.identity);
                     tracing::error!(
                         %error,
-                        "the nursery {whose} cannot be replaced; its filters cannot be started. \
-                         Restart us if this goes on"
+                        "the nursery {whose} cannot be replaced; its filters cannot be started"
                     );
+                    if tries == TRIES_MAX {
+                        // Another one of us can do what we may not any more.
+                        tracing::error!("ending in order, to be started again");
+                        let _ = raise(Signal::SIGTERM);
+                    }
                     time::sleep(AGAIN).await;
                 }
             }
@@ -437,7 +447,8 @@ impl Home {
             }
         };
         let active = Arc::new(channel.watched()?);
-        active.send(&Request::Sweep(std::mem::take(&mut inner.left)), &[])?;
+        active.send(&Request::Sweep(inner.left.clone()), &[])?;
+        inner.left.clear();
         inner.active = Some(active);
         inner.check(&self.identity);
         Ok(())

@@ -1,7 +1,7 @@
 //! The nursery itself: a process with one thread that waits for its holders and its children.
 //!
-//! It ignores the signals that end the orchestrator, so as to outlive it by the moment that it
-//! takes to end the children. Being their parent it never mixes up process numbers: a child keeps
+//! It ignores all signals that can be ignored, so as to outlive the orchestrator by the moment that
+//! it takes to end the children. Being their parent it never mixes up process numbers: a child keeps
 //! its own until it is reaped here.
 
 use std::collections::VecDeque;
@@ -127,17 +127,8 @@ impl Nursery {
         prctl::set_no_new_privs()?;
         // Descendants that have lost their parents become ours, so that they can be ended.
         prctl::set_child_subreaper(true)?;
-        let mut blocked = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-            Signal::SIGCHLD,
-        ] {
-            blocked.add(signal);
-        }
-        blocked.thread_block()?;
+        // All of them: what is meant for the orchestrator may be sent to everybody of its name.
+        SigSet::all().thread_block()?;
         let mut ends = SigSet::empty();
         ends.add(Signal::SIGCHLD);
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
