@@ -28,8 +28,8 @@ pub const TURN: Duration = Duration::from_secs(2);
 /// So long after a crash that is explained, others that lose their connection are excused.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// So long after a turn nobody else has one: the end of a process shows a little later than its last
-/// word.
+/// So long after a turn nobody else has one: the end of a process shows a little later than its
+/// last word.
 pub const LINGER: Duration = Duration::from_millis(20);
 
 /// What is saved up at most, in fifths of a replay.
@@ -158,7 +158,8 @@ impl Isolation {
         self.state().turn.take_if(|turn| turn.holder == ticket);
     }
 
-    /// Whether another message explains that a connection, which was there `since` then, is gone now.
+    /// Whether another message explains that a connection, which was there `since` then, is gone
+    /// now.
     #[must_use]
     pub fn is_excused(&self, ticket: Option<u64>, since: Instant, now: Instant) -> bool {
         let state = self.state();

@@ -1,9 +1,10 @@
-//! `cargo xtask simulate`: the deterministic simulation of the proxy, for as many seeds as are wanted.
+//! `cargo xtask simulate`: the deterministic simulation of the proxy, for as many seeds as are
+//! wanted.
 //!
-//! The work is done by a test of the orchestrator's, which takes its numbers from the environment and
-//! says how far it is; this builds it with optimisation and every assertion, and starts it. A seed
-//! that violates an invariant is told with its history and the command that repeats it; the command
-//! fails then.
+//! The work is done by a test of the orchestrator's, which takes its numbers from the environment
+//! and says how far it is; this builds it with optimisation and every assertion, and starts it. A
+//! seed that violates an invariant is told with its history and the command that repeats it; the
+//! command fails then.
 
 use std::process::Command;
 

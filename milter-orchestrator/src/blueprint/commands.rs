@@ -1,5 +1,5 @@
-//! Whether the commands of `[milter.NAME]` can be executed at all. The file system is looked at, and
-//! nothing is started.
+//! Whether the commands of `[milter.NAME]` can be executed at all. The file system is looked at,
+//! and nothing is started.
 
 use std::env;
 use std::fs;

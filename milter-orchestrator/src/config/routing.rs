@@ -118,7 +118,10 @@ impl JsonSchema for Number {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "integer" }], "examples": [">=200"] })
+        json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "integer" }],
+            "examples": [">=200"],
+        })
     }
 }
 

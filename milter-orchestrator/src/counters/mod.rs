@@ -97,8 +97,8 @@ impl Counters {
         self.unseen.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What a shadow said of a message, and what was decided about that. A text of its own counts as
-    /// the refusal that it is.
+    /// What a shadow said of a message, and what was decided about that. A text of its own counts
+    /// as the refusal that it is.
     pub fn shadow(&self, decision: Decision, verdict: &Verdict) {
         let word = match Decision::of(Some(verdict), false) {
             Decision::Reject => Word::Reject,

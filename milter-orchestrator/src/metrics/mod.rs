@@ -271,7 +271,7 @@ fn children(milters: &[MilterStatus], page: &mut Exposition) {
     }
     let mut family = page.gauge(
         "milter_breaker_state",
-        "0: mail goes to the filter. 1: it does not, a fresh process is being tried. 2: it does not.",
+        "0: mail goes to the filter. 1: none does, a fresh process is being tried. 2: none does.",
     );
     for milter in milters {
         let state: u64 = match (milter.readiness, milter.state) {

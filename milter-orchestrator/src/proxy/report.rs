@@ -91,7 +91,8 @@ impl<'a> Line<'a> {
 }
 
 impl Part<'_> {
-    /// Counts what a shadow said, or would have. A word that it still owes is counted when it comes.
+    /// Counts what a shadow said, or would have. A word that it still owes is counted when it
+    /// comes.
     fn count_shadow(&self, decision: Decision) {
         let counters = self.member.health.counters();
         if decision == Decision::Abandoned {

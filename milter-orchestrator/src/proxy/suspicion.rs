@@ -60,8 +60,8 @@ impl Suspicion {
         self.holds |= in_content;
     }
 
-    /// Whether another message explains that a connection, which was there `since` then, is gone; as
-    /// long as that is to be believed.
+    /// Whether another message explains that a connection, which was there `since` then, is gone;
+    /// as long as that is to be believed.
     pub(crate) fn is_excused(
         &mut self,
         isolation: &Isolation,

@@ -41,7 +41,8 @@ fn check(directory: &Path, sections: &str) -> (bool, Vec<(isize, String, String)
 /// What is written, and what is said of it.
 type Row<'a> = (&'a str, &'a [(isize, &'a str, &'a str)]);
 
-/// Each row: what is written, then for every mistake its line, words of it, and words of the advice.
+/// Each row: what is written, then for every mistake its line, words of it, and words of the
+/// advice.
 fn mistakes(rows: &[Row<'_>], sound: bool) {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();

@@ -1,5 +1,5 @@
-//! The units that are shipped: how much they leave to whoever takes over a daemon, as systemd itself
-//! judges it.
+//! The units that are shipped: how much they leave to whoever takes over a daemon, as systemd
+//! itself judges it.
 
 use std::fs;
 use std::io;

@@ -13,8 +13,8 @@ use super::{Pending, Session};
 use crate::proxy::child::{Child, ChildError, Link, State};
 use crate::proxy::plan::{Position, Standing};
 
-/// How long a filter has that could not be asked before the MTA's time was over. Sendmail waits 10 s
-/// where we say 8 s.
+/// How long a filter has that could not be asked before the MTA's time was over. Sendmail waits 10
+/// s where we say 8 s.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How often a message that is to be told again asks whether it is its turn.
@@ -161,8 +161,8 @@ impl Session {
                         || child.asked.is_some()
                 }
                 Some(Position::EndOfMessage) => child.is_active(),
-                // Who has not been told because its segment is not yet due keeps nobody waiting, nor
-                // does who waits for another's word.
+                // Who has not been told because its segment is not yet due keeps nobody waiting,
+                // nor does who waits for another's word.
                 Some(_) => {
                     (child.asked.is_some() || child.side().is_none() || pending.put_off)
                         && child.is_active()

@@ -138,7 +138,7 @@ impl Session {
                 let policy = child.member.on_failure;
                 part.state = State::Failed(policy);
                 part.suspicion.ends_turn(self.now);
-                tracing::warn!(%filter, %queue_id, %error, ?policy, "filter failed, policy applies");
+                tracing::warn!(%filter, %queue_id, %error, ?policy, "filter failed, policy holds");
             }
         }
     }
@@ -186,8 +186,8 @@ impl Session {
         }
     }
 
-    /// Whether a connection that never came about was begun for an earlier message: this one has not
-    /// had a try.
+    /// Whether a connection that never came about was begun for an earlier message: this one has
+    /// not had a try.
     fn was_dialled_before(&self, index: usize, error: &ChildError) -> bool {
         let child = &self.children[index];
         let (Link::Dialling(until) | Link::Negotiating(_, until)) = &child.link else {

@@ -1,6 +1,6 @@
 //! Messages: what a client sends, and what each filter makes of it. All of it follows from the
-//! message's name, so that a second try is the same again. Every piece carries the name, by which it
-//! is seen when something of one message turns up in another.
+//! message's name, so that a second try is the same again. Every piece carries the name, by which
+//! it is seen when something of one message turns up in another.
 
 use std::rc::Rc;
 

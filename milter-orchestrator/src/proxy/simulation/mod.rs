@@ -1,10 +1,10 @@
-//! A simulation of everything around the proxy: virtual time, a schedule and faults that follow from
-//! a seed. The session with all that belongs to it, the table of a child's states and the delays
-//! between its starts are the real ones; sockets, processes and the clock are values. Filters are
-//! killed, stopped, silent, late, slow, talk nonsense and answer twice; messages kill filters; bytes
-//! arrive in any pieces and readiness in any order; MTAs give up; several sessions with several
-//! messages run at the same time over the same filters, and clients send again what was refused for
-//! now. The same seed is the same history.
+//! A simulation of everything around the proxy: virtual time, a schedule and faults that follow
+//! from a seed. The session with all that belongs to it, the table of a child's states and the
+//! delays between its starts are the real ones; sockets, processes and the clock are values.
+//! Filters are killed, stopped, silent, late, slow, talk nonsense and answer twice; messages kill
+//! filters; bytes arrive in any pieces and readiness in any order; MTAs give up; several sessions
+//! with several messages run at the same time over the same filters, and clients send again what
+//! was refused for now. The same seed is the same history.
 //!
 //! What must hold whatever happens:
 //!
@@ -18,8 +18,8 @@
 //! * I6: a filter sees header, body and recipients as those before it left them, byte for byte.
 //! * I7: what is held in memory is bounded, and given back.
 //! * I8: no answer takes longer than the limits say, nor does the end of a session.
-//! * I9: where nothing else is wrong, a message kills a filter by its content at most twice, however
-//!   often it comes, and costs no other message anything.
+//! * I9: where nothing else is wrong, a message kills a filter by its content at most twice,
+//!   however often it comes, and costs no other message anything.
 //!
 //! `cargo xtask simulate` runs many seeds. A violation is told with its seed, the least number of
 //! messages that shows it, and the history.
@@ -123,7 +123,7 @@ fn progress(done: u64, count: u64, all: &Figures, took: Duration) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(
         out,
-        "{done} of {count} seeds, {} messages, {rate} a second: {} passed, {} refused, {} given up; \
+        "{done} of {count} seeds, {} messages, {rate} a second: {} passed, {} refused, {} left; \
          {} faults, {} told again, {} by policy, {} poison, {} excused",
         all.messages,
         all.passed,

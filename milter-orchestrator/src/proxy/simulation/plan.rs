@@ -1,5 +1,5 @@
-//! What a world consists of and what goes wrong in it. Each seed has its own mixture: most faults are
-//! absent from most worlds, so that rare combinations of the others come up.
+//! What a world consists of and what goes wrong in it. Each seed has its own mixture: most faults
+//! are absent from most worlds, so that rare combinations of the others come up.
 
 use std::time::Duration;
 
@@ -140,7 +140,8 @@ impl Plan {
         }
     }
 
-    /// Nothing happens but what the script says: two messages in one session, through three filters.
+    /// Nothing happens but what the script says: two messages in one session, through three
+    /// filters.
     pub(super) fn scripted(script: Script, policy: OnFailure, strict: bool) -> Self {
         let mut chance = Chance::new(0);
         let mut plan = Self::new(2, None, &mut chance);

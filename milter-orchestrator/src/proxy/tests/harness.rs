@@ -257,8 +257,8 @@ impl Stage {
         Self::build(segments, false, change)
     }
 
-    /// Filters in chains of several routes: of each its name, what must hold, and the numbers of the
-    /// filters in its segments.
+    /// Filters in chains of several routes: of each its name, what must hold, and the numbers of
+    /// the filters in its segments.
     pub(super) fn routed(
         filters: Vec<Filter>,
         routes: Vec<(&str, Condition, Vec<Vec<usize>>)>,

@@ -327,8 +327,8 @@ async fn shadows_see_everything_and_change_nothing() {
     }
 }
 
-/// When the shadow says what, what the other filter says at the end, which pair that is, and whether
-/// the message would have ended otherwise.
+/// When the shadow says what, what the other filter says at the end, which pair that is, and
+/// whether the message would have ended otherwise.
 type ShadowRow = (char, Reply, Reply, Word, Decision, u64);
 
 fn shadow_rows() -> Vec<ShadowRow> {

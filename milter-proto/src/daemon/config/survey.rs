@@ -1,10 +1,10 @@
 //! Every mistake of a configuration file in one go.
 //!
-//! Reading with the settings' types stops at the first mistake. So what is wrong is taken out of the
-//! document, and the rest is read again, until it can be; then the program is asked what is wrong
-//! with the meaning of the rest. What follows from something that was taken out is not told: that
-//! it is missing, or that its name is unknown elsewhere. Text that is no TOML ends the survey, since
-//! everything behind it may be meant otherwise.
+//! Reading with the settings' types stops at the first mistake. So what is wrong is taken out of
+//! the document, and the rest is read again, until it can be; then the program is asked what is
+//! wrong with the meaning of the rest. What follows from something that was taken out is not told:
+//! that it is missing, or that its name is unknown elsewhere. Text that is no TOML ends the survey,
+//! since everything behind it may be meant otherwise.
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, Deserializer};
@@ -219,8 +219,8 @@ fn effective<P: Program>(
     Ok(overlay::lay(defaults, written, outline.root()))
 }
 
-/// Whether a mistake may come from what was taken out: it is about that, what is around it or in it,
-/// or about a section of that name.
+/// Whether a mistake may come from what was taken out: it is about that, what is around it or in
+/// it, or about a section of that name.
 fn follows(error: &ConfigError, cut: &[String]) -> bool {
     let path = cut.join(".");
     let around = path.starts_with(&error.path) || error.path.starts_with(&path);

@@ -1,7 +1,7 @@
 //! One JSON object a line: time, level, message and fields side by side.
 //!
-//! A field of [`STRUCTURED`] is JSON itself when its value, displayed with `{:#}`, is; so a value can
-//! be words in a text and a list here. Everything else is a number, a truth, or a string.
+//! A field of [`STRUCTURED`] is JSON itself when its value, displayed with `{:#}`, is; so a value
+//! can be words in a text and a list here. Everything else is a number, a truth, or a string.
 
 use std::fmt::{self, Debug, Write};
 

@@ -1,10 +1,9 @@
 //! What monitoring asks a daemon over HTTP: `/metrics`, `/livez`, `/readyz`.
 //!
-//! A program hands itself to [`start`] as something [`Watched`]; without a socket in its `[metrics]`
-//! nothing listens. Answers are made when somebody asks, from numbers that
-//! are counted anyway: being watched costs mail nothing. It changes nothing, tells nothing of single
-//! messages, and knows no secret. A client's misbehaviour ends its own connection, and shows at
-//! `debug`.
+//! A program hands itself to [`start`] as something [`Watched`]; without a socket in its
+//! `[metrics]` nothing listens. Answers are made when somebody asks, from numbers that are counted
+//! anyway: being watched costs mail nothing. It changes nothing, tells nothing of single messages,
+//! and knows no secret. A client's misbehaviour ends its own connection, and shows at `debug`.
 
 mod exposition;
 mod http;

@@ -1,5 +1,5 @@
-//! Everything together: sessions, MTAs and filters on one clock, which jumps to whatever comes next.
-//! Who moves first when several could is chance.
+//! Everything together: sessions, MTAs and filters on one clock, which jumps to whatever comes
+//! next. Who moves first when several could is chance.
 
 mod messages;
 mod wires;
