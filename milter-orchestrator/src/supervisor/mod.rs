@@ -259,7 +259,7 @@ impl Supervisor {
             let _ = kept.orders.send(Order::Stop).await;
         }
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        // One that not even SIGKILL ends (a file server that does not answer) is left to the system.
+        // One that not even SIGKILL ends (its file server does not answer) is left to the system.
         if time::timeout(self.longest_stop + STOP_GRACE, ended)
             .await
             .is_err()

@@ -61,8 +61,8 @@ pub enum StartError {
     Process(#[from] io::Error),
     /// There is no nursery for its user, and we may not start one.
     #[error(
-        "there is no nursery {0}: it is started before root is given up; restart us as root for \
-         a `user` that is new"
+        "there is no nursery {0} at the moment; one for a `user` that is new is started with us \
+         only, as root"
     )]
     NoNursery(String),
 }

@@ -65,8 +65,8 @@ impl Channel {
         send(self.0.as_fd(), value, descriptors)
     }
 
-    /// Takes the next value and its descriptors, of which some are missing when we may not have more
-    /// open; `None` when the other end has hung up.
+    /// Takes the next value and its descriptors, of which some are missing when we may not have
+    /// more open; `None` when the other end has hung up.
     ///
     /// # Errors
     /// `WouldBlock` when there is none yet, `InvalidData` when it is no such value.

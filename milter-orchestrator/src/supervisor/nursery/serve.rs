@@ -1,8 +1,8 @@
 //! The nursery itself: a process with one thread that waits for its holders and its children.
 //!
-//! It ignores all signals that can be ignored, so as to outlive the orchestrator by the moment that
-//! it takes to end the children. Being their parent it never mixes up process numbers: a child keeps
-//! its own until it is reaped here.
+//! It ignores all signals that can be ignored, so as to outlive the orchestrator by the moment
+//! that it takes to end the children. Being their parent it never mixes up process numbers: a child
+//! keeps its own until it is reaped here.
 
 use std::collections::VecDeque;
 use std::io;
