@@ -77,6 +77,8 @@ pub(super) struct Plan {
     pub(super) script: Option<Script>,
     /// How long the client thinks between two messages.
     pub(super) pause: Duration,
+    /// The seed of what the mail server offers: it is one server in all its sessions.
+    pub(super) server: u64,
 }
 
 impl Plan {
@@ -137,6 +139,7 @@ impl Plan {
             sabotage,
             script: None,
             pause: Duration::ZERO,
+            server: chance.next(),
         }
     }
 

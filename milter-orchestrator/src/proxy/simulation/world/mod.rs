@@ -251,7 +251,7 @@ impl World {
         let mut session = Session::new(Arc::clone(&self.shared), self.now);
         let (mut mta, opening) = match self.plan.script {
             Some(_) => Mta::plain(name, self.now),
-            None => Mta::new(name, self.now, &mut self.chance),
+            None => Mta::new(name, self.now, &mut Chance::new(self.plan.server)),
         };
         mta.pause = self.plan.pause;
         // The first command of a session always has a place.
