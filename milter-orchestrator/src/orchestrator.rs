@@ -17,6 +17,7 @@ mod upgrade;
 use std::process::ExitCode;
 
 use milter_proto::daemon::config::{Common, ConfigError, Listener};
+use milter_proto::daemon::exit::EX_OSERR;
 use milter_proto::daemon::{CommandContext, Failure, Host, Program};
 
 use self::handover::Heritage;
@@ -132,7 +133,12 @@ impl Program for Orchestrator {
         match house.serve(&mut host).await {
             Ending::Stopped => {
                 host.stopping();
+                let lost = house.has_lost_nurseries();
                 house.close(&mut host).await;
+                if lost {
+                    let why = "ended because filters could not be started any more";
+                    return Err(Failure::new(EX_OSERR, why));
+                }
             }
             Ending::Succeeded(heir) => house.leave(heir, &mut host).await,
             Ending::Unwanted => house.give_up().await,

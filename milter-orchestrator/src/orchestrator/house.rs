@@ -248,6 +248,11 @@ impl House {
         }
     }
 
+    /// Whether the end is for want of what starts filters.
+    pub(super) fn has_lost_nurseries(&self) -> bool {
+        self.supervisor.nurseries().are_lost()
+    }
+
     fn stopped(&self) -> Ending {
         match self.is_unwanted() {
             true => Ending::Unwanted,

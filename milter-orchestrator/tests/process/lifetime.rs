@@ -122,7 +122,8 @@ fn without_any_nursery_it_ends_in_order() {
         }
         house.log().contains("cannot be replaced")
     });
-    house.end();
+    // EX_OSERR, so that nobody takes it for a wish.
+    assert_eq!(house.end().code(), Some(71));
     house.wait_for_log(&["ending in order"]);
     // What a filter has forked was for the next nursery to end.
     for left in house.inhabitants() {

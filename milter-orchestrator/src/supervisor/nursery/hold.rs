@@ -133,6 +133,8 @@ struct Inner {
     /// Process groups of children whose nursery has ended.
     left: Vec<i32>,
     closing: bool,
+    /// There is none, and none can be had.
+    lost: bool,
 }
 
 /// A child of ours.
@@ -144,6 +146,12 @@ struct Kin {
 }
 
 impl Nurseries {
+    /// Whether one of them has ended and cannot be replaced, so that only a new start helps.
+    #[must_use]
+    pub fn are_lost(&self) -> bool {
+        self.homes.values().any(|home| home.lock().lost)
+    }
+
     /// Takes hold of these nurseries. Needs the runtime.
     ///
     /// # Errors
@@ -356,6 +364,7 @@ impl Home {
                     if tries == TRIES_MAX {
                         // Another one of us can do what we may not any more.
                         tracing::error!("ending in order, to be started again");
+                        self.lock().lost = true;
                         let _ = raise(Signal::SIGTERM);
                     }
                     time::sleep(AGAIN).await;
