@@ -7,10 +7,10 @@ use milter_proto::edit::Edit;
 use milter_proto::verdict::Verdict;
 use milter_proto::wire::{Command, Reply, Steps};
 
-use super::{Outcome, World};
+use super::{Lane, Outcome, World};
 use crate::counters::Crash;
 use crate::proxy::simulation::check::{self, Result, Violation, Witness};
-use crate::proxy::simulation::filter::Attempt;
+use crate::proxy::simulation::filter::{Attempt, Process};
 use crate::proxy::simulation::letter::Letter;
 use crate::proxy::simulation::mta::Fate;
 use crate::proxy::simulation::plan::Sabotage;
@@ -144,7 +144,6 @@ impl World {
         let Some(letter) = lane.mta.letter.take() else {
             return Ok(());
         };
-        let mut deaf = Vec::new();
         for (line, attempt) in lane.lines.iter().zip(&mut lane.attempts) {
             let of_line = line.as_ref().and_then(|line| line.attempt.clone());
             if of_line.is_some() {
@@ -152,26 +151,7 @@ impl World {
             }
         }
         let lane = &self.lanes[number];
-        for process in &self.processes {
-            let leaves = |step| lane.mta.leaves_out(step) || process.steps.contains(step);
-            deaf.push((leaves(Steps::NO_HEADERS), leaves(Steps::NO_BODY)));
-        }
-        let own = |attempt: &&Attempt| attempt.message == letter.name;
-        let excused: Vec<bool> = (0..self.members.len())
-            .map(|index| self.is_excused(index, &letter, lane.mta.began))
-            .collect();
-        // Two that hang, one after the other, use up all the time that there is for one answer: the
-        // first its own, the second that of the last call.
-        let in_time = |index: usize| excused[..index].iter().filter(|one| **one).count() < 2;
-        let witnesses: Vec<Witness<'_>> = (0..self.members.len())
-            .map(|index| Witness {
-                attempt: lane.attempts[index].as_ref().filter(own),
-                group: self.plan.groups[index],
-                policy: self.members[index].on_failure,
-                troubled: excused[index] || !in_time(index),
-                deaf: deaf[index],
-            })
-            .collect();
+        let witnesses = self.witnesses(lane, &letter);
         if self.plan.sabotage == Some(Sabotage::Forgetful) {
             let healths = self.members.iter().map(|member| &member.health);
             healths.for_each(|health| health.isolation().forget());
@@ -214,6 +194,32 @@ impl World {
             Fate::Aborted => self.figures.aborted += 1,
         }
         Ok(())
+    }
+
+    /// What each filter has to say of a message that is over.
+    fn witnesses<'a>(&self, lane: &'a Lane, letter: &Letter) -> Vec<Witness<'a>> {
+        let excused: Vec<bool> = (0..self.members.len())
+            .map(|index| self.is_excused(index, letter, lane.mta.began))
+            .collect();
+        // Two that hang, one after the other, use up all the time that there is for one answer: the
+        // first its own, the second that of the last call.
+        let in_time = |index: usize| excused[..index].iter().filter(|one| **one).count() < 2;
+        let own = |attempt: &&Attempt| attempt.message == letter.name;
+        let deaf =
+            |process: &Process, step| lane.mta.leaves_out(step) || process.steps.contains(step);
+        let filters = self.processes.iter().enumerate();
+        filters
+            .map(|(index, process)| Witness {
+                attempt: lane.attempts[index].as_ref().filter(own),
+                group: self.plan.groups[index],
+                policy: self.members[index].on_failure,
+                troubled: excused[index] || !in_time(index),
+                deaf: (
+                    deaf(process, Steps::NO_HEADERS),
+                    deaf(process, Steps::NO_BODY),
+                ),
+            })
+            .collect()
     }
 
     /// Whether a filter may have failed on a message: something was wrong with it meanwhile. Where
