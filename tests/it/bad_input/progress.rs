@@ -94,7 +94,7 @@ async fn check(what: &str, at: usize, every: Duration, policy: &str) {
         took.push(waited);
     }
     let log = daemon.process.output();
-    let says = |line: &&str| line.contains("\":\"bad\"") && line.contains("time was over");
+    let says = |line: &&str| line.contains("filter failed") && line.contains("time was over");
     assert_eq!(
         log.lines().filter(says).count(),
         took.len(),

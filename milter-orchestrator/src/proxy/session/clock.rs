@@ -37,14 +37,10 @@ impl Session {
             Link::Up(_) => child.asked.map(|asked| asked.until),
             Link::Idle | Link::Leaving | Link::Failed => None,
         });
-        let waits = |child: &Child| {
-            let part = child.part.as_ref();
-            part.is_some_and(|part| part.state == State::Active && part.suspicion.waits())
-        };
         let turn = self
             .children
             .iter()
-            .any(waits)
+            .any(waits_for_turn)
             .then(|| self.now + TURN_POLL);
         pending.chain(children).chain([turn]).flatten().min()
     }
@@ -164,7 +160,8 @@ impl Session {
                 // Who has not been told because its segment is not yet due keeps nobody waiting,
                 // nor does who waits for another's word.
                 Some(_) => {
-                    (child.asked.is_some() || child.side().is_none() || pending.put_off)
+                    let owes = child.asked.is_some() || child.side().is_none();
+                    (owes || pending.put_off || waits_for_turn(child))
                         && child.is_active()
                         && !child.reached(pending.target)
                         && self.has_turn(index, pending.target)
@@ -177,4 +174,10 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a message that is to be told again has to wait until it is its turn.
+fn waits_for_turn(child: &Child) -> bool {
+    let part = child.part.as_ref();
+    part.is_some_and(|part| part.state == State::Active && part.suspicion.waits())
 }

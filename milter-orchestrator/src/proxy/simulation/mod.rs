@@ -118,6 +118,16 @@ fn simulation() {
     );
 }
 
+/// Seeds that have shown a fault of the proxy, or of the simulation.
+#[test]
+fn seeds_that_have_found_something_stay_good() {
+    for seed in [1496, 1669, 2137, 3201, 3769, 4379] {
+        if let Err(violation) = run(seed, 20, None, false).0 {
+            panic!("seed {seed}\n{}", report(seed, 20, &violation));
+        }
+    }
+}
+
 fn progress(done: u64, count: u64, all: &Figures, took: Duration) {
     let rate = all.messages * 1000 / u64::try_from(took.as_millis()).unwrap_or(1).max(1);
     let mut out = std::io::stdout().lock();

@@ -203,7 +203,13 @@ impl World {
             .collect();
         // Two that hang, one after the other, use up all the time that there is for one answer: the
         // first its own, the second that of the last call.
-        let in_time = |index: usize| excused[..index].iter().filter(|one| **one).count() < 2;
+        let in_time = |index: usize| {
+            let others = excused.iter().enumerate();
+            others
+                .filter(|(other, hangs)| *other != index && **hangs)
+                .count()
+                < 2
+        };
         let own = |attempt: &&Attempt| attempt.message == letter.name;
         let deaf =
             |process: &Process, step| lane.mta.leaves_out(step) || process.steps.contains(step);
