@@ -121,7 +121,7 @@ fn simulation() {
 /// Seeds that have shown a fault of the proxy, or of the simulation.
 #[test]
 fn seeds_that_have_found_something_stay_good() {
-    for seed in [1496, 1669, 2137, 3201, 3769, 4379] {
+    for seed in [1496, 1669, 2137, 3201, 3769, 4379, 17268] {
         if let Err(violation) = run(seed, 20, None, false).0 {
             panic!("seed {seed}\n{}", report(seed, 20, &violation));
         }
