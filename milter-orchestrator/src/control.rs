@@ -26,7 +26,9 @@ const QUESTION_MAX: u64 = 4096;
 /// Bytes of an answer that a client reads at most.
 const ANSWER_MAX: u64 = 4 * 1024 * 1024;
 /// Peers that are answered at the same time.
-const PEERS_MAX: usize = 8;
+const PEERS_MAX: u32 = 8;
+/// How long a process that ends waits for answers that are on their way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Time for a question, and for an answer that is there at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time for an answer that has to wait for filters to start.
@@ -103,16 +105,34 @@ pub enum AskError {
     Answer(serde_json::Error),
 }
 
+/// Those who are being answered.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<Semaphore>);
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PEERS_MAX as usize)))
+    }
+}
+
+impl Peers {
+    /// Waits until all have been answered and gone, two seconds at most: for a process that ends
+    /// upon a question and still owes the answer.
+    pub async fn gone(&self) {
+        // In either case there is nothing more to wait for.
+        let _ = time::timeout(LAST_WORDS, self.0.acquire_many(PEERS_MAX)).await;
+    }
+}
+
 /// Answers questions until the socket fails, which it does not. `answer` decides.
-pub async fn serve<F, A>(listener: UnixListener, answer: F)
+pub async fn serve<F, A>(listener: UnixListener, peers: Peers, answer: F)
 where
     F: Fn(Question) -> A + Send + Sync + 'static,
     A: Future<Output = Answer> + Send,
 {
     let answer = Arc::new(answer);
-    let peers = Arc::new(Semaphore::new(PEERS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&peers).acquire_owned().await else {
+        let Ok(place) = Arc::clone(&peers.0).acquire_owned().await else {
             return;
         };
         let stream = match listener.accept().await {
@@ -215,7 +235,7 @@ mod tests {
             .unwrap();
         let path = directory.join("control.sock");
         let listener = runtime.block_on(async { UnixListener::bind(&path).unwrap() });
-        runtime.spawn(serve(listener, |question| async {
+        runtime.spawn(serve(listener, Peers::default(), |question| async {
             match question {
                 Question::Status => Answer::Error("no status here".to_owned()),
                 Question::Restart { milter } => Answer::Done(milter),

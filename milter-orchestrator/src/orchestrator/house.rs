@@ -25,7 +25,7 @@ use super::succession::{Predecessor, ending, hear};
 use super::upgrade::{Heir, Standing, Upgrade};
 use crate::blueprint::Blueprint;
 use crate::config::{Listen, Settings};
-use crate::control::{self, Answer};
+use crate::control::{self, Answer, Peers};
 use crate::entrance::{Current, Door, Entrance, Rules};
 use crate::sockets;
 use crate::status;
@@ -67,6 +67,8 @@ pub(super) struct House {
     /// Removed with its file when dropped.
     pub(super) control: Bound,
     pub(super) clerk: Option<AbortHandle>,
+    /// Who waits for an answer.
+    pub(super) asking: Peers,
     pub(super) metrics: Option<Metrics>,
     /// The one whose place we take.
     pub(super) predecessor: Option<Predecessor>,
@@ -123,6 +125,7 @@ impl House {
             reload_again: false,
             control,
             clerk: None,
+            asking: Peers::default(),
             metrics: None,
             predecessor: None,
         }
@@ -150,10 +153,14 @@ impl House {
     pub(super) fn answer_questions(&mut self) -> Result<(), Failure> {
         let clerk = Arc::clone(&self.desk);
         let listener = sockets::listen(&self.control)?;
-        let task = tokio::spawn(control::serve(listener, move |question| {
-            let clerk = Arc::clone(&clerk);
-            async move { clerk.answer(question).await }
-        }));
+        let task = tokio::spawn(control::serve(
+            listener,
+            self.asking.clone(),
+            move |question| {
+                let clerk = Arc::clone(&clerk);
+                async move { clerk.answer(question).await }
+            },
+        ));
         self.clerk = Some(task.abort_handle());
         Ok(())
     }

@@ -145,6 +145,8 @@ impl House {
         let predecessor = self.predecessor.take();
         let ended = async {
             while self.serving.join_next().await.is_some() {}
+            // Whoever has asked for the upgrade is told of it.
+            self.asking.gone().await;
             outlive(predecessor.as_ref()).await;
         };
         let heir_ends = async {
