@@ -1,8 +1,8 @@
 //! `import`: what milter-manager or Postfix was told of filters, as a configuration of ours.
 //!
-//! A file is read as text and never run: [`ruby`] understands the statements that configurations
-//! of milter-manager are made of, [`main_cf`] the lines of `main.cf`. What has a counterpart here
-//! becomes a section, what has none becomes a [`Remark`] with its line, so that nothing is dropped
+//! A file is read as text and never run: `ruby` understands the statements that configurations
+//! of milter-manager are made of, `main_cf` the lines of `main.cf`. What has a counterpart here
+//! becomes a section, what has none becomes a remark with its line, so that nothing is dropped
 //! in silence. The result is a text on standard output that `check` accepts; nothing is installed.
 
 mod main_cf;

@@ -1,8 +1,8 @@
 //! A snapshot as metrics for Prometheus, and as an answer to whether we are ready.
 //!
-//! Pure: [`write`] and [`health`] only read what [`status`](crate::status) shows. Values of labels
-//! are names from the configuration and words of our own, never anything that came with mail; so
-//! there are as many series as there are filters and listeners, times a constant.
+//! Pure: [`write()`] and [`health`] only read what [`status`](crate::status) shows. Values of
+//! labels are names from the configuration and words of our own, never anything that came with
+//! mail; so there are as many series as there are filters and listeners, times a constant.
 
 mod health;
 #[cfg(test)]
