@@ -66,6 +66,12 @@ impl Session {
         self.answer_overdue()
     }
 
+    /// Whether the MTA's time is over, and whoever is left is asked: all at once, since nobody has
+    /// time to wait for another.
+    pub(super) fn is_last_call(&self) -> bool {
+        self.pending.is_some_and(|pending| pending.put_off)
+    }
+
     /// Filters that could not be asked because others before them did not answer are asked now, and
     /// have a moment for it: less than what an MTA waits on top of our limits.
     fn put_off(&mut self, pending: Pending) {

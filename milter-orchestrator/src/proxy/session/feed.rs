@@ -225,6 +225,7 @@ impl Session {
         // Whoever comes earlier in the chain may refuse it, and a filter cannot be told so. Once
         // there is content, who refused did not mean the recipient.
         let answered = message.content_begun() || message.end.is_some();
+        let last_call = self.is_last_call();
         let clear = self
             .order
             .iter()
@@ -237,7 +238,7 @@ impl Session {
                     if child.refusal.is_some() {
                         answered
                     } else {
-                        child.reached(next) && (answered || !refused)
+                        (child.reached(next) || last_call) && (answered || !refused)
                     }
                 }
                 // A discard is about the whole message, which is over with it.

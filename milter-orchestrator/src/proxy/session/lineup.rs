@@ -190,6 +190,7 @@ impl Session {
         let message = self.message.as_ref();
         // A filter that is told again need not wait for a refusal that the MTA hears of later.
         let again = message.is_some_and(|now| !now.view.is_empty() || now.header_complete);
+        let last_call = self.is_last_call();
         let passed = |other: usize| {
             let standing = if at < Position::Mail {
                 self.standing_of_client(other, at)
@@ -199,7 +200,7 @@ impl Session {
             match standing {
                 Standing::Passed | Standing::Done => true,
                 Standing::Refused(_) => again,
-                Standing::Waiting => false,
+                Standing::Waiting => last_call,
             }
         };
         !self.is_strict()

@@ -80,9 +80,6 @@ pub(super) fn refused(message: &str, word: &Verdict, witnesses: &[Witness<'_>]) 
         let speaks = |one: &Witness<'_>| one.troubled && policies.contains(&one.policy);
         witnesses.iter().any(speaks)
     };
-    // Two that do not answer use up the time that there is for one question; whoever is asked last
-    // may leave it open, and then it is refused for now.
-    let overdue = || witnesses.iter().filter(|one| one.troubled).count() >= 2;
     let said = |one: &Witness<'_>| {
         one.attempt
             .is_some_and(|tried| tried.word.as_ref() == Some(word))
@@ -98,7 +95,7 @@ pub(super) fn refused(message: &str, word: &Verdict, witnesses: &[Witness<'_>]) 
             })?;
             true
         }
-        Verdict::TempFail => by_policy(&[OnFailure::TempFail, OnFailure::Quarantine]) || overdue(),
+        Verdict::TempFail => by_policy(&[OnFailure::TempFail, OnFailure::Quarantine]),
         Verdict::Reject => by_policy(&[OnFailure::Reject]),
     };
     require(3, holds, || {

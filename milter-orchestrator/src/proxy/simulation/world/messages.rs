@@ -198,18 +198,6 @@ impl World {
 
     /// What each filter has to say of a message that is over.
     fn witnesses<'a>(&self, lane: &'a Lane, letter: &Letter) -> Vec<Witness<'a>> {
-        let excused: Vec<bool> = (0..self.members.len())
-            .map(|index| self.is_excused(index, letter, lane.mta.began))
-            .collect();
-        // Two that hang, one after the other, use up all the time that there is for one answer: the
-        // first its own, the second that of the last call.
-        let in_time = |index: usize| {
-            let others = excused.iter().enumerate();
-            others
-                .filter(|(other, hangs)| *other != index && **hangs)
-                .count()
-                < 2
-        };
         let own = |attempt: &&Attempt| attempt.message == letter.name;
         let deaf =
             |process: &Process, step| lane.mta.leaves_out(step) || process.steps.contains(step);
@@ -219,7 +207,7 @@ impl World {
                 attempt: lane.attempts[index].as_ref().filter(own),
                 group: self.plan.groups[index],
                 policy: self.members[index].on_failure,
-                troubled: excused[index] || !in_time(index),
+                troubled: self.is_excused(index, letter, lane.mta.began),
                 deaf: (
                     deaf(process, Steps::NO_HEADERS),
                     deaf(process, Steps::NO_BODY),
